@@ -10,15 +10,15 @@ machine, and a proxy, an external server or a client sees only the five things b
     pod       the same five for one pod, so that its connections come from its address
 
 Connections are plain non-blocking stream sockets, so that whoever uses one may peek, splice, or give it to any event loop
-(`loop.create_connection(factory, sock=...)`, `loop.connect_accepted_socket(factory, sock)`). The mesh addresses of both ends ride beside
-the socket, since the socket's own names mean nothing to the mesh on a network of Unix sockets.
+(`loop.create_connection(factory, sock=...)`, `loop.connect_accepted_socket(factory, sock)`). The mesh addresses of both
+ends ride beside the socket, since the socket's own names mean nothing to the mesh on a network of Unix sockets.
 
-A pipe carries redirected connections: each opens with a PROXY v2 header that holds the source and the *original* destination. `listen`
-leaves that header unread, because it is the business of the listener's own `proxy_protocol` filter, as on a real Envoy.
-At a mesh address there is nothing to read before the peer's first byte.
+A pipe carries redirected connections: each opens with a PROXY v2 header that holds the source and the *original*
+destination. `listen` leaves that header unread, because it is the business of the listener's own `proxy_protocol` filter,
+as on a real Envoy. At a mesh address there is nothing to read before the peer's first byte.
 
-Failures are those of a real network: `ConnectionRefusedError` where nobody listens, `OSError` with EHOSTUNREACH or ENETUNREACH where there is no way,
-and no answer at all (the call waits until it is cancelled) where a NetworkPolicy drops the packets.
+Failures are those of a real network: `ConnectionRefusedError` where nobody listens, `OSError` with EHOSTUNREACH or
+ENETUNREACH where there is no way, and no answer at all (the call waits until it is cancelled) where packets are dropped.
 """
 
 from __future__ import annotations
@@ -85,14 +85,16 @@ class Network(Protocol):
     async def listen(self, address: Address | str, accept: Accept, *, pod: str = "") -> Listening:
         """Take connections at a mesh address, or at the pipe of that path.
 
-        `pod` is the address of the pod that listens; it says whose 127.0.0.1 is meant, and, where the pod's inbound traffic is captured, that
-        this is the application behind the sidecar.
+        `pod` is the address of the pod that listens, if one does. A loopback address is that pod's own. At its real address it is
+        what the pod's proxy listens on, or the application of a pod without a sidecar; an application behind a sidecar
+        listens on loopback.
         Raises OSError (EADDRINUSE) where another listens already.
         """
 
     async def connect(self, source: str, destination: Address) -> Connection:
-        """Open a connection from the pod with address `source`, past its own sidecar (as a proxy does).
+        """Open a connection from the pod with address `source`, past its own sidecar (as its proxy does).
 
+        The pod's own address or a loopback one means the application behind the pod's sidecar, if there is one.
         Raises OSError as a real `connect` would; waits for ever where packets are dropped, so callers bring their own time limit.
         """
 

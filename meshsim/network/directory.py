@@ -1,0 +1,73 @@
+"""What every process of one mesh must agree on: names, virtual addresses, and which pods are captured.
+
+How this works: the mesh writes one small JSON file into its run folder and replaces it by rename. Every process holds a
+`Reader`, which looks at the file's stamp before each question and reads again when it changed: a name added to a running
+mesh resolves at once, everywhere. In one process the file is still the truth, so that both arrangements behave alike.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import msgspec
+
+FILE = "directory.json"
+
+
+class Capture(msgspec.Struct, omit_defaults=True):
+    """Where a pod's traffic is redirected to, as iptables does in a real pod.
+
+    outbound: the pipe that takes what the pod's applications open; empty for a pod without a sidecar.
+    inbound: the pipe that takes what others open to the pod.
+    inbound_ports: the ports that go there; None for all.
+    """
+
+    outbound: str = ""
+    inbound: str = ""
+    inbound_ports: list[int] | None = None
+
+
+class Directory(msgspec.Struct, omit_defaults=True):
+    """Names (absolute, lower case, no final dot) to addresses; virtual `ip:port` to the places behind it; pods by address."""
+
+    names: dict[str, list[str]] = {}
+    services: dict[str, list[str]] = {}
+    pods: dict[str, Capture] = {}
+
+    def resolve(self, name: str) -> list[str]:
+        """The addresses of an absolute name, or of the closest `*.` wildcard above it; empty for an unknown one (NXDOMAIN)."""
+        name = name.lower().rstrip(".")
+        found = self.names.get(name)
+        while found is None and "." in name:
+            name = name.partition(".")[2]
+            found = self.names.get(f"*.{name}")
+        return list(found or ())
+
+
+class Reader:
+    """The directory as it is now."""
+
+    def __init__(self, folder: Path):
+        self._path = folder / FILE
+        self._stamp: tuple[int, int] | None = None
+        self._current = Directory()
+        self._decoder = msgspec.json.Decoder(Directory)
+
+    def current(self) -> Directory:
+        try:
+            stat = os.stat(self._path)
+        except FileNotFoundError:
+            return self._current
+        stamp = (stat.st_ino, stat.st_mtime_ns)
+        if stamp != self._stamp:
+            self._current = self._decoder.decode(self._path.read_bytes())
+            self._stamp = stamp
+        return self._current
+
+
+def write(folder: Path, directory: Directory) -> None:
+    """Replace the run folder's directory; readers see the old one or the new one, never a part."""
+    temporary = folder / f".{FILE}.{os.getpid()}"
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(directory), indent=1))
+    temporary.replace(folder / FILE)
