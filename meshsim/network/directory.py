@@ -21,11 +21,17 @@ class Capture(msgspec.Struct, omit_defaults=True):
     outbound: the pipe that takes what the pod's applications open; empty for a pod without a sidecar.
     inbound: the pipe that takes what others open to the pod.
     inbound_ports: the ports that go there; None for all.
+    The rest is what a pod's `traffic.sidecar.istio.io/...` annotations leave out: ports, and CIDR ranges of destinations;
+    `include_outbound_ranges` None: every range is taken.
     """
 
     outbound: str = ""
     inbound: str = ""
     inbound_ports: list[int] | None = None
+    exclude_inbound_ports: list[int] = []
+    exclude_outbound_ports: list[int] = []
+    exclude_outbound_ranges: list[str] = []
+    include_outbound_ranges: list[str] | None = None
 
 
 class Directory(msgspec.Struct, omit_defaults=True):

@@ -1,0 +1,70 @@
+"""What the kernel redirects, as nftables text: a sidecar's capture, and the virtual addresses of Services.
+
+The capture rules are those that `istio-iptables` writes for a pod: outbound TCP to 15001 except the proxy's own, inbound
+to 15006, with the pod annotations' exclusions. The proxy's own connections carry a mark instead of Istio's uid 1337, so
+that a mesh needs no second user. kube-proxy's part (Service address to a pod) happens on the node, after the sidecar.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from meshsim.network.directory import Capture
+
+MARK = 1337
+OUTBOUND_PORT, INBOUND_PORT = 15001, 15006
+UNCAPTURED_INBOUND = (15008, 15020, 15021, 15090)  # the agent's and Envoy's own ports, which istio-iptables leaves alone
+
+
+def capture(pod: Capture) -> str:
+    """The rules inside one pod's namespace; empty for a pod without a sidecar."""
+    if not pod.outbound:
+        return ""
+    outbound = ["meta l4proto != tcp return", f"meta mark {MARK} return", 'oifname "lo" return', "ip daddr 127.0.0.0/8 return"]
+    outbound += _unless("tcp dport", pod.exclude_outbound_ports) + _unless("ip daddr", pod.exclude_outbound_ranges)
+    if pod.include_outbound_ranges is None:
+        outbound.append(f"meta l4proto tcp redirect to :{OUTBOUND_PORT}")
+    elif pod.include_outbound_ranges:
+        outbound.append(f"ip daddr {_set(pod.include_outbound_ranges)} meta l4proto tcp redirect to :{OUTBOUND_PORT}")
+    inbound = _unless("tcp dport", [*UNCAPTURED_INBOUND, *pod.exclude_inbound_ports])
+    if pod.inbound_ports is None:
+        inbound.append(f"meta l4proto tcp redirect to :{INBOUND_PORT}")
+    elif pod.inbound_ports:
+        inbound.append(f"tcp dport {_set(pod.inbound_ports)} redirect to :{INBOUND_PORT}")
+    return _table("capture", _chain("output", outbound), _chain("prerouting", inbound))
+
+
+def services(virtual: Mapping[str, Iterable[str]], protocols: Mapping[str, str] = {}) -> str:
+    """The node's rules: `ip:port` of a Service to one of the places behind it, each as likely as the others.
+
+    `protocols` names the addresses that are not for TCP alone ("udp").
+    """
+    rules = []
+    for address, places in virtual.items():
+        host, _, port = address.rpartition(":")
+        behind = list(places)
+        for left, place in zip(range(len(behind), 0, -1), behind, strict=True):
+            chance = f"numgen random mod {left} 0 " if left > 1 else ""
+            for protocol in ("tcp", protocols[address]) if address in protocols else ("tcp",):
+                rules.append(f"ip daddr {host} {protocol} dport {port} {chance}dnat to {place}")
+    return _table("services", _chain("prerouting", rules), _chain("output", rules))
+
+
+def _unless(what: str, values: Iterable[object]) -> list[str]:
+    values = list(values)
+    return [f"{what} {_set(values)} return"] if values else []
+
+
+def _set(values: Iterable[object]) -> str:
+    return "{ " + ", ".join(str(v) for v in values) + " }"
+
+
+def _chain(hook: str, rules: list[str]) -> str:
+    lines = "\n".join(f"    {rule}" for rule in rules)
+    return f"  chain {hook} {{\n    type nat hook {hook} priority -100; policy accept;\n{lines}\n  }}"
+
+
+def _table(name: str, *chains: str) -> str:
+    """Replaces the table as one transaction: there is no moment without rules."""
+    body = "\n".join(chains)
+    return f"table ip {name} {{}}\ndelete table ip {name}\ntable ip {name} {{\n{body}\n}}\n"
