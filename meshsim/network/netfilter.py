@@ -45,8 +45,8 @@ def services(virtual: Mapping[str, Iterable[str]], protocols: Mapping[str, str] 
         behind = list(places)
         for left, place in zip(range(len(behind), 0, -1), behind, strict=True):
             chance = f"numgen random mod {left} 0 " if left > 1 else ""
-            for protocol in ("tcp", protocols[address]) if address in protocols else ("tcp",):
-                rules.append(f"ip daddr {host} {protocol} dport {port} {chance}dnat to {place}")
+            spoken = ("tcp", protocols[address]) if address in protocols else ("tcp",)
+            rules += [f"ip daddr {host} {protocol} dport {port} {chance}dnat to {place}" for protocol in spoken]
     return _table("services", _chain("prerouting", rules), _chain("output", rules))
 
 

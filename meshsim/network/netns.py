@@ -83,7 +83,7 @@ class Node:
         Raises OSError with the kernel's or the tool's words.
         """
         fresh = {}
-        for address, captured in directory.pods.items():
+        for address in directory.pods:
             if ":" in address:
                 raise OSError(errno.EAFNOSUPPORT, f"pod address {address}: the netns network has IPv4 only")
             if address not in self._pods:
