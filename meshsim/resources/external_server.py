@@ -17,7 +17,7 @@ without `answers` echoes: status 200, `server: echo`, and a JSON object that say
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any as Json
 from typing import Literal, NamedTuple
 
@@ -80,7 +80,7 @@ class ClientCertificates(msgspec.Struct, rename="camel", kw_only=True, forbid_un
     """Whether the port asks its clients for a certificate, and who may have signed it. `pem` holds further roots as text."""
 
     mode: Literal["none", "optional", "required"] = "none"
-    trust: list[str] = ["public"]
+    trust: list[str] = msgspec.field(default_factory=lambda: ["public"])
     pem: list[str] = []
 
 
@@ -93,7 +93,7 @@ class ServerPort(msgspec.Struct, rename="camel", kw_only=True, forbid_unknown_fi
 
     port: int
     protocol: Literal["http", "https", "tcp", "tls"] = "http"
-    alpn: list[str] = ["h2", "http/1.1"]
+    alpn: list[str] = msgspec.field(default_factory=lambda: ["h2", "http/1.1"])
     certificate: ServerCertificate = msgspec.field(default_factory=ServerCertificate)
     client_certificates: ClientCertificates = msgspec.field(default_factory=ClientCertificates)
     min_tls: Literal["1.2", "1.3"] = "1.2"
@@ -241,21 +241,44 @@ def record(server: ExternalServerSpec, port: ServerPort, request: Request) -> di
     return note
 
 
+class CertificateRecipe(msgspec.Struct, rename="camel", kw_only=True, forbid_unknown_fields=True, frozen=True):
+    """How a certificate is made, as the files in `certs/` say it; what is absent is as in a good one.
+
+    names, ca: instead of what the server asks for. starts, ends: days from the moment of signing.
+    usages: what it may be used for. self_signed: it is its own issuer. revoked: it is on its issuer's revocation list.
+    """
+
+    names: tuple[str, ...] = ()
+    ca: str = ""
+    starts: float = -1
+    ends: float = 365
+    usages: tuple[Literal["server", "client"], ...] = ("server", "client")
+    self_signed: bool = False
+    revoked: bool = False
+
+
+GOOD = CertificateRecipe()
+
+
 class Presented(NamedTuple):
-    """The certificate a client is shown: its names, who signed it, and the recipe that spoils it (empty for a good one)."""
+    """The certificate a client is shown: its names, who signed it, and how it was made."""
 
     names: tuple[str, ...]
     ca: str
-    recipe: str = ""
+    recipe: CertificateRecipe = GOOD
 
 
-def presented(server: ExternalServerSpec, port: ServerPort, sni: str | None) -> Presented:
-    """The certificate for a client that asks for the name `sni` (None: it names none)."""
+def presented(server: ExternalServerSpec, port: ServerPort, sni: str | None, recipes: Mapping[str, CertificateRecipe]) -> Presented:
+    """The certificate for a client that asks for the name `sni` (None: it names none).
+
+    Raises KeyError for a recipe that `recipes` lacks.
+    """
     certificate = port.certificate
-    names = tuple(certificate.names or server.hosts)
-    if certificate.any_name:
+    recipe = recipes[certificate.recipe] if certificate.recipe else GOOD
+    names = recipe.names or tuple(certificate.names or server.hosts)
+    if certificate.any_name and not recipe.names:
         names = (sni or names[0],)
-    return Presented(names, certificate.ca, certificate.recipe)
+    return Presented(names, recipe.ca or certificate.ca, recipe)
 
 
 def _matches(match: AnswerMatch, request: Request) -> bool:
