@@ -130,7 +130,10 @@ async def test_a_tunnel_leads_to_its_target(authorities: Authorities) -> None:
     async with world_of(authorities, {"port": 3128, "connect": True}) as (network, world):
         got = await say(network, 3128, b"CONNECT other.test:80 HTTP/1.1\r\nHost: other.test\r\n\r\n" + get("/inside", "connection: close"))
         assert b"HTTP/1.1 200 OK\r\n\r\n" in got
-        assert [(a["server"], a["method"], a["peer"]) for a in world.take()] == [("a.test", "CONNECT", CLIENT)]
+        assert [(a["server"], a["method"], a["peer"]) for a in world.take()] == [
+            ("a.test", "CONNECT", CLIENT),
+            ("other.test", "GET", SITE),
+        ]
 
 
 CERTIFICATES: list[tuple[str, dict[str, Any], str | None, str]] = [
