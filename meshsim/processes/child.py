@@ -1,0 +1,56 @@
+"""A process of the mesh, from the inside: start, say so, serve until the lifeline is cut or a signal says stop."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import socket
+from collections.abc import Awaitable, Callable
+
+from meshsim.processes import READY
+
+Handler = Callable[[str], Awaitable[None]]
+
+
+class Lifeline:
+    """Standard input as the socket to the parent."""
+
+    def __init__(self) -> None:
+        self.stopping = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stopping.set)
+
+    async def serve(self, handle: Handler | None = None) -> None:
+        """Tell the parent that everything listens, then hand its lines to `handle` until it is time to stop."""
+        sock = socket.socket(fileno=0)
+        sock.setblocking(False)
+        reader, writer = await asyncio.open_connection(sock=sock)
+        writer.write(READY)
+        reading = asyncio.ensure_future(self._read(reader, handle))
+        await self.stopping.wait()
+        reading.cancel()
+        writer.transport.abort()
+
+    async def _read(self, reader: asyncio.StreamReader, handle: Handler | None) -> None:
+        try:
+            while line := await reader.readline():
+                if handle is not None:
+                    await handle(line.decode().strip())
+        except ConnectionError:
+            pass
+        self.stopping.set()
+
+
+def run(main: Awaitable[None]) -> None:
+    """Run a child's main coroutine on the fastest loop there is."""
+    try:
+        import uvloop
+    except ImportError:
+        asyncio.run(_awaited(main))
+    else:
+        uvloop.run(_awaited(main))
+
+
+async def _awaited(main: Awaitable[None]) -> None:
+    await main

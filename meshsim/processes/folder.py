@@ -1,0 +1,62 @@
+"""The run folder of a live mesh: private, locked while its mesh lives, and swept away when its owner died.
+
+Everything a live mesh leaves on the machine is in here: sockets, xds files, keys, logs. The path is short because Unix sockets'
+paths are.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+PREFIX = "meshsim-"
+LOCK = "lock"
+
+
+def base() -> Path:
+    """Where run folders are made: /tmp where it exists, since $TMPDIR is too long for sockets on macOS."""
+    return Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
+
+
+class RunFolder:
+    """A new folder, mode 0700, whose lock this process holds until `remove` or its own end."""
+
+    def __init__(self) -> None:
+        sweep()
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base()))
+        self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
+
+    def remove(self) -> None:
+        """Delete it with everything inside. Removing twice is allowed."""
+        if self._lock >= 0:
+            shutil.rmtree(self.path, ignore_errors=True)
+            os.close(self._lock)
+            self._lock = -1
+
+
+def sweep() -> None:
+    """Delete the run folders of this user whose owner is gone."""
+    for path in base().glob(PREFIX + "*"):
+        with contextlib.suppress(OSError):
+            if path.is_dir() and not path.is_symlink() and path.stat().st_uid == os.getuid() and is_abandoned(path):
+                shutil.rmtree(path, ignore_errors=True)
+
+
+def is_abandoned(folder: Path) -> bool:
+    """Whether nobody holds the folder's lock any more; a folder without one may just be on its way into the world."""
+    try:
+        lock = os.open(folder / LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(lock)
+    return True

@@ -1,0 +1,80 @@
+"""The process of the outside: `python -m meshsim.processes.world RUN_FOLDER`.
+
+It serves the ExternalServers of `world.json` in the run folder, reads that file again when its parent says `update`, and appends
+what arrives to `arrivals.jsonl`. When the parent died without a word it also takes the run folder away.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Any as Json
+
+import msgspec
+
+from meshsim.network.loopback import LoopbackNetwork
+from meshsim.processes.child import Lifeline, run
+from meshsim.processes.folder import is_abandoned
+from meshsim.resources.external_server import ExternalServerSpec, Place
+from meshsim.world import World
+from meshsim.world.certificates import Authorities
+
+FILE, ARRIVALS, CA = "world.json", "arrivals.jsonl", "ca"
+
+
+class Application(msgspec.Struct):
+    """What answers inside a pod, on a loopback address of it."""
+
+    pod: str
+    address: str
+    server: ExternalServerSpec
+
+    def places(self) -> list[Place]:
+        return [Place(self.address, port, self.server) for port in self.server.ports]
+
+
+class Outside(msgspec.Struct):
+    """Everything the world process serves."""
+
+    servers: list[ExternalServerSpec] = []
+    applications: list[Application] = []
+
+
+def write(folder: Path, outside: Outside) -> None:
+    temporary = folder / f".{FILE}"
+    temporary.write_bytes(msgspec.json.format(msgspec.json.encode(outside), indent=1))
+    temporary.replace(folder / FILE)
+
+
+def read(folder: Path) -> Outside:
+    return msgspec.json.decode((folder / FILE).read_bytes(), type=Outside)
+
+
+async def main(folder: Path) -> None:
+    lifeline = Lifeline()
+    network = LoopbackNetwork(folder)
+    with open(folder / ARRIVALS, "a", buffering=1) as arrivals:
+
+        def note(arrival: dict[str, Json]) -> None:
+            arrivals.write(msgspec.json.encode(arrival).decode() + "\n")
+
+        outside = read(folder)
+        world = World(network, outside.servers, Authorities(folder / CA), note)
+        await world.start()
+        for application in outside.applications:
+            for place in application.places():
+                await world.application(application.pod, place)
+
+        async def update(_: str) -> None:
+            await world.update(read(folder).servers)
+
+        await lifeline.serve(update)
+        await world.close()
+        await network.close()
+    if is_abandoned(folder):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+if __name__ == "__main__":
+    run(main(Path(sys.argv[1])))
