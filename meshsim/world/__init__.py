@@ -47,13 +47,15 @@ class World:
     async def update(self, servers: Iterable[ExternalServerSpec]) -> None:
         """Serve these from now on; connections that are open stay with the server they reached."""
         wanted = places(servers)
-        for key, (place, listening) in list(self._listening.items()):
-            if wanted.get(key) != place:
-                listening.close()
-                del self._listening[key]
+        for key in self._listening.keys() - wanted.keys():
+            self._listening.pop(key)[1].close()
         for key, place in wanted.items():
             if key not in self._listening:
                 self._listening[key] = (place, await self._network.listen(Address(*key), self._accept(place)))
+            elif self._listening[key][0] != place:  # the place stays open: no connection is lost over a change
+                listening = self._listening[key][1]
+                listening.accept = self._accept(place)
+                self._listening[key] = (place, listening)
 
     async def application(self, pod: str, place: Place) -> None:
         """Serve inside a pod: `place.address` is a loopback address of that pod, behind its sidecar."""
