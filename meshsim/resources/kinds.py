@@ -1,0 +1,70 @@
+"""The kinds meshsim reads: group, versions served, and the message each one carries."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from meshsim.resources import (
+    authorization_policy,
+    destination_rule,
+    external_server,
+    gateway,
+    kubernetes,
+    mesh_config,
+    network_policy,
+    peer_authentication,
+    proxy_config,
+    request_authentication,
+    service_entry,
+    sidecar,
+    telemetry,
+    virtual_service,
+    workload_entry,
+)
+
+
+class Kind(NamedTuple):
+    """`where` is the field that holds the message, or "" where the document itself does."""
+
+    group: str
+    versions: tuple[str, ...]
+    message: type
+    where: str = "spec"
+    namespaced: bool = True
+
+
+_NETWORKING, _SECURITY, _TELEMETRY = "networking.istio.io", "security.istio.io", "telemetry.istio.io"
+_ISTIO = ("v1", "v1beta1", "v1alpha3")
+
+KINDS: dict[str, list[Kind]] = {
+    "ServiceEntry": [Kind(_NETWORKING, _ISTIO, service_entry.ServiceEntrySpec)],
+    "Gateway": [Kind(_NETWORKING, _ISTIO, gateway.GatewaySpec)],
+    "VirtualService": [Kind(_NETWORKING, _ISTIO, virtual_service.VirtualServiceSpec)],
+    "DestinationRule": [Kind(_NETWORKING, _ISTIO, destination_rule.DestinationRuleSpec)],
+    "Sidecar": [Kind(_NETWORKING, _ISTIO, sidecar.SidecarSpec)],
+    "WorkloadEntry": [Kind(_NETWORKING, _ISTIO, workload_entry.WorkloadEntrySpec)],
+    "WorkloadGroup": [Kind(_NETWORKING, _ISTIO, workload_entry.WorkloadGroupSpec)],
+    "ProxyConfig": [Kind(_NETWORKING, ("v1beta1",), proxy_config.ProxyConfigSpec)],
+    "PeerAuthentication": [Kind(_SECURITY, ("v1", "v1beta1"), peer_authentication.PeerAuthenticationSpec)],
+    "AuthorizationPolicy": [Kind(_SECURITY, ("v1", "v1beta1"), authorization_policy.AuthorizationPolicySpec)],
+    "RequestAuthentication": [Kind(_SECURITY, ("v1", "v1beta1"), request_authentication.RequestAuthenticationSpec)],
+    "Telemetry": [Kind(_TELEMETRY, ("v1", "v1alpha1"), telemetry.TelemetrySpec)],
+    "MeshConfig": [Kind("meshsim.dev", ("v1alpha1",), mesh_config.MeshConfig)],
+    "ExternalServer": [Kind("meshsim.dev", ("v1alpha1",), external_server.ExternalServerSpec)],
+    "Namespace": [Kind("", ("v1",), kubernetes.NamespaceSpec, namespaced=False)],
+    "ServiceAccount": [Kind("", ("v1",), kubernetes.ServiceAccount, "")],
+    "Service": [Kind("", ("v1",), kubernetes.ServiceSpec)],
+    "Pod": [Kind("", ("v1",), kubernetes.Pod, "")],
+    "Endpoints": [Kind("", ("v1",), kubernetes.Endpoints, "")],
+    "EndpointSlice": [Kind("discovery.k8s.io", ("v1", "v1beta1"), kubernetes.EndpointSlice, "")],
+    "Deployment": [Kind("apps", ("v1",), kubernetes.DeploymentSpec)],
+    "Secret": [Kind("", ("v1",), kubernetes.Secret, "")],
+    "ConfigMap": [Kind("", ("v1",), kubernetes.ConfigMap, "")],
+    "NetworkPolicy": [Kind("networking.k8s.io", ("v1",), network_policy.NetworkPolicySpec)],
+}
+
+
+def find(api_version: str, kind: str) -> Kind | None:
+    """The kind served under that apiVersion, or None."""
+    group, _, version = api_version.rpartition("/")
+    return next((k for k in KINDS.get(kind, ()) if k.group == group and version in k.versions), None)

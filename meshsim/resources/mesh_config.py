@@ -1,0 +1,129 @@
+"""MeshConfig: the mesh-wide settings, with Istio's defaults."""
+
+from __future__ import annotations
+
+from typing import Any as Json
+
+import msgspec
+
+from meshsim.resources.destination_rule import ConnectionPoolSettings, LocalityLbSetting, OutlierDetection, TcpKeepalive
+from meshsim.resources.message import Message, Struct
+from meshsim.resources.virtual_service import HttpRetry
+
+
+class MeshOutboundTrafficPolicy(Message):
+    mode: str = "ALLOW_ANY"
+
+
+class MeshInboundTrafficPolicy(Message):
+    mode: str = "PASSTHROUGH"
+
+
+class ProxyStatsMatcher(Message):
+    inclusion_prefixes: list[str] = []
+    inclusion_suffixes: list[str] = []
+    inclusion_regexps: list[str] = []
+
+
+class DefaultConfig(Message):
+    """ProxyConfig of MeshConfig; `proxy.istio.io/config` overlays it per pod."""
+
+    proxy_stats_matcher: ProxyStatsMatcher | None = None
+    proxy_metadata: dict[str, str] = {}
+    proxy_headers: Struct | None = None
+    hold_application_until_proxy_starts: bool | None = None
+    concurrency: int | None = None
+    tracing: Struct | None = None
+    drain_duration: str | None = None
+    termination_drain_duration: str | None = None
+
+
+
+class EnvoyFileAccessLogFormat(Message):
+    text: str | None = None
+    labels: dict[str, Json] | None = None
+
+
+class EnvoyFileAccessLog(Message):
+    path: str = ""
+    log_format: EnvoyFileAccessLogFormat | None = None
+    omit_empty_values: bool = False
+
+
+class ExtensionProvider(Message):
+    name: str = ""
+    envoy_file_access_log: EnvoyFileAccessLog | None = None
+    envoy_ext_authz_http: Struct | None = None
+    envoy_ext_authz_grpc: Struct | None = None
+    prometheus: Struct | None = None
+    stackdriver: Struct | None = None
+    zipkin: Struct | None = None
+    opentelemetry: Struct | None = None
+    envoy_otel_als: Struct | None = None
+
+
+class DefaultProviders(Message):
+    tracing: list[str] = []
+    metrics: list[str] = []
+    access_logging: list[str] = []
+
+
+class TlsDefaults(Message):
+    min_protocol_version: str = "TLS_AUTO"
+    ecdh_curves: list[str] = []
+    cipher_suites: list[str] = []
+
+
+class PathNormalization(Message):
+    normalization: str = "DEFAULT"
+
+
+class DefaultTrafficPolicy(Message):
+    connection_pool: ConnectionPoolSettings | None = None
+    outlier_detection: OutlierDetection | None = None
+
+
+class MeshConfig(Message):
+    root_namespace: str = "istio-system"
+    trust_domain: str = "cluster.local"
+    trust_domain_aliases: list[str] = []
+    outbound_traffic_policy: MeshOutboundTrafficPolicy = msgspec.field(default_factory=MeshOutboundTrafficPolicy)
+    inbound_traffic_policy: MeshInboundTrafficPolicy = msgspec.field(default_factory=MeshInboundTrafficPolicy)
+    enable_auto_mtls: bool = True
+    access_log_file: str = ""
+    access_log_encoding: str = "TEXT"
+    access_log_format: str = ""
+    disable_envoy_listener_log: bool = False
+    connect_timeout: str = "10s"
+    protocol_detection_timeout: str = "0s"
+    dns_refresh_rate: str = "60s"
+    default_service_export_to: list[str] = msgspec.field(default_factory=lambda: ["*"])
+    default_virtual_service_export_to: list[str] = msgspec.field(default_factory=lambda: ["*"])
+    default_destination_rule_export_to: list[str] = msgspec.field(default_factory=lambda: ["*"])
+    proxy_listen_port: int = 15001
+    proxy_inbound_listen_port: int = 15006
+    proxy_http_port: int = 0
+    tcp_keepalive: TcpKeepalive | None = None
+    locality_lb_setting: LocalityLbSetting | None = None
+    h2_upgrade_policy: str = "DO_NOT_UPGRADE"
+    default_http_retry_policy: HttpRetry | None = None
+    default_traffic_policy: DefaultTrafficPolicy | None = None
+    tls_defaults: TlsDefaults | None = None
+    mesh_m_tls: TlsDefaults | None = msgspec.field(default=None, name="meshMTLS")
+    path_normalization: PathNormalization | None = None
+    enable_prometheus_merge: bool = True
+    extension_providers: list[ExtensionProvider] = []
+    default_providers: DefaultProviders | None = None
+    default_config: DefaultConfig | None = None
+    outbound_cluster_stat_name: str = ""
+    inbound_cluster_stat_name: str = ""
+    service_entry_visibility: Struct | None = None
+    verify_certificate_at_client: bool | None = None
+    service_settings: list[Struct] = []
+    discovery_selectors: list[Struct] = []
+    ca_certificates: list[Struct] = []
+    ingress_class: str = ""
+    ingress_service: str = ""
+    ingress_selector: str = ""
+    enable_tracing: bool | None = None
+    enable_envoy_access_log_service: bool | None = None
