@@ -30,15 +30,16 @@ class Application(msgspec.Struct):
     address: str
     server: ExternalServerSpec
 
-    def places(self) -> list[Place]:
-        return [Place(self.address, port, self.server) for port in self.server.ports]
-
 
 class Outside(msgspec.Struct):
     """Everything the world process serves."""
 
     servers: list[ExternalServerSpec] = []
     applications: list[Application] = []
+
+    def places(self) -> list[tuple[str, Place]]:
+        """The applications as `World.update_applications` takes them."""
+        return [(a.pod, Place(a.address, port, a.server)) for a in self.applications for port in a.server.ports]
 
 
 def write(folder: Path, outside: Outside) -> None:
@@ -62,12 +63,12 @@ async def main(folder: Path) -> None:
         outside = read(folder)
         world = World(network, outside.servers, Authorities(folder / CA), note)
         await world.start()
-        for application in outside.applications:
-            for place in application.places():
-                await world.application(application.pod, place)
+        await world.update_applications(outside.places())
 
         async def update(_: str) -> None:
-            await world.update(read(folder).servers)
+            outside = read(folder)
+            await world.update(outside.servers)
+            await world.update_applications(outside.places())
 
         await lifeline.serve(update)
         await world.close()

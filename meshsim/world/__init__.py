@@ -37,7 +37,7 @@ class World:
         self._network, self._authorities, self._on_arrival = network, authorities, on_arrival
         self._servers = list(servers)
         self._listening: dict[tuple[str, int], tuple[Place, Listening]] = {}
-        self._applications: list[Listening] = []
+        self._applications: dict[tuple[str, int], Listening] = {}
         self._visits: dict[asyncio.Task[None], Visit] = {}
 
     async def start(self) -> None:
@@ -57,10 +57,16 @@ class World:
                 listening.accept = self._accept(place)
                 self._listening[key] = (place, listening)
 
-    async def application(self, pod: str, place: Place) -> None:
-        """Serve inside a pod: `place.address` is a loopback address of that pod, behind its sidecar."""
-        address = Address(place.address, place.port.port)
-        self._applications.append(await self._network.listen(address, self._accept(place), pod=pod))
+    async def update_applications(self, applications: Iterable[tuple[str, Place]]) -> None:
+        """Serve these inside pods from now on: a pod's address, and a place on a loopback address behind that pod's sidecar."""
+        wanted = {(pod, place.port.port): place for pod, place in applications}
+        for key in self._applications.keys() - wanted.keys():
+            self._applications.pop(key).close()
+        for (pod, port), place in wanted.items():
+            if (pod, port) in self._applications:
+                self._applications[pod, port].accept = self._accept(place)
+            else:
+                self._applications[pod, port] = await self._network.listen(Address(place.address, port), self._accept(place), pod=pod)
 
     @property
     def busy(self) -> int:
@@ -74,7 +80,7 @@ class World:
 
     async def close(self) -> None:
         """Refuse new connections and end the open ones."""
-        for listening in [*self._applications, *(listening for _, listening in self._listening.values())]:
+        for listening in [*self._applications.values(), *(listening for _, listening in self._listening.values())]:
             listening.close()
         self._applications.clear()
         self._listening.clear()
