@@ -1,6 +1,7 @@
 """What a proxy knows about a connection, in the words that decisions are made from.
 
-These are plain values: the live proxy fills them from sockets and handshakes, the evaluator from a call. Nothing here holds a key or a socket.
+These are plain values: the live proxy fills them from sockets and handshakes, the evaluator from a call. Nothing here holds a key
+or a socket.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ class Downstream:
     """A connection that a proxy accepted.
 
     source: who opened it; destination: where it was going (restored where it was redirected); sni, alpn: what an inspector saw.
-    transport: `raw_buffer` or `tls` as an inspector saw it. peer: after a handshake with a client certificate. local_uris: of the proxy's own
-    certificate on this connection. secure: whether the proxy terminated TLS here. chain: the name of the filter chain chosen.
+    transport: `raw_buffer` or `tls` as an inspector saw it. peer: after a handshake with a client certificate. local_uris: of the
+    proxy's own certificate on this connection. secure: whether the proxy terminated TLS here. chain: the filter chain's name.
+    restored: whether the destination is the original one of a redirected connection.
     """
 
     source: Endpoint

@@ -1,0 +1,135 @@
+"""What a proxy does to headers: what it takes away, what it adds, and in which order the configuration's own changes apply.
+
+Envoy's rules. The order of header operations is: weighted leg, route, virtual host, route configuration, so the outermost overwrite
+wins; within one level removals come first.
+"""
+
+from __future__ import annotations
+
+import random
+import uuid
+from collections.abc import Callable, Iterable, Sequence
+from urllib.parse import quote
+
+from meshsim.routing.facts import Downstream, Endpoint, address
+from meshsim.routing.message import Headers, Request, replaced, tokens, without
+from meshsim.xds.http_connection_manager import HttpConnectionManager
+from meshsim.xds.message import HeaderValueOption
+
+XFF, XFP, XFCC = "x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert"
+REQUEST_ID, EXTERNAL, INTERNAL = "x-request-id", "x-envoy-external-address", "x-envoy-internal"
+DECORATOR, ATTEMPTS = "x-envoy-decorator-operation", "x-envoy-attempt-count"
+ORIGINAL_PATH, ORIGINAL_HOST = "x-envoy-original-path", "x-envoy-original-host"
+EXPECTED_TIMEOUT, SERVICE_TIME = "x-envoy-expected-rq-timeout-ms", "x-envoy-upstream-service-time"
+
+# What an external client must not tell a proxy, whatever its position.
+_UNTRUSTED = frozenset(
+    f"x-envoy-{name}"
+    for name in (
+        "upstream-rq-timeout-ms", "upstream-rq-per-try-timeout-ms", "max-retries", "retry-on", "retry-grpc-on", "retriable-status-codes",
+        "retriable-header-names", "hedge-on-per-try-timeout", "upstream-alt-stat-name", "force-trace", "ip-tags", "expected-rq-timeout-ms",
+        "upstream-rq-timeout-alt-response", "upstream-stream-duration-ms",
+    )
+)
+# ... and what one at the edge of the mesh must not.
+_UNTRUSTED_AT_EDGE = frozenset((DECORATOR, ORIGINAL_PATH, ORIGINAL_HOST, "x-envoy-downstream-service-cluster"))
+_HOP_BY_HOP = frozenset(("connection", "keep-alive", "proxy-connection", "transfer-encoding"))
+
+Substitute = Callable[[str], str]
+
+
+def incoming(
+    request: Request, downstream: Downstream, manager: HttpConnectionManager, rng: random.Random
+) -> Endpoint:
+    """Change a request's headers as a connection manager does before routing; who the client is, as logs say it."""
+    edge = manager.use_remote_address is True
+    named = set(tokens(v for n, v in request.headers if n == "connection"))
+    dropped = _HOP_BY_HOP | named | _UNTRUSTED | {INTERNAL} | (_UNTRUSTED_AT_EDGE if edge else frozenset())
+    keep_te = "trailers" in tokens(v for n, v in request.headers if n == "te")
+    headers = [(n, v) for n, v in request.headers if n not in dropped and (n not in ("upgrade", "te", "expect") or _kept(n, v, request))]
+    if keep_te and "te" not in named:
+        headers.append(("te", "trailers"))
+    scheme = "https" if downstream.secure else "http"
+    remote = downstream.source
+    forwarded = next((v for n, v in headers if n == XFF), None)
+    if edge:
+        if not manager.skip_xff_append:
+            own = downstream.source.host
+            headers = replaced(headers, XFF, f"{forwarded},{own}" if forwarded else own)
+        headers = replaced(headers, XFP, scheme)
+        headers = replaced(headers, EXTERNAL, downstream.source.host)
+        if not manager.preserve_external_request_id:
+            headers = without(headers, REQUEST_ID)
+    else:
+        if forwarded:
+            last = forwarded.rpartition(",")[2].strip()
+            if address(last) is not None:
+                remote = Endpoint(last, 0)
+        if not any(n == XFP for n, _ in headers):
+            headers.append((XFP, scheme))
+    request.scheme = next((v for n, v in headers if n == XFP), scheme)
+    headers = _client_certificate(headers, downstream, manager)
+    if manager.generate_request_id is not False and not any(n == REQUEST_ID for n, _ in headers):
+        headers.append((REQUEST_ID, str(uuid.UUID(int=rng.getrandbits(128), version=4))))
+    request.headers = headers
+    return remote
+
+
+def _kept(name: str, value: str, request: Request) -> bool:
+    """Whether an `upgrade`, `te` or `expect` header goes on: an upgrade that is under way, and expectations Envoy does not meet itself."""
+    if name == "upgrade":
+        return bool(request.upgrade)
+    return name == "expect" and value.lower() != "100-continue"
+
+
+def _client_certificate(headers: Headers, downstream: Downstream, manager: HttpConnectionManager) -> Headers:
+    """x-forwarded-client-cert as `forward_client_cert_details` says."""
+    mode = manager.forward_client_cert_details
+    peer = downstream.peer
+    if mode in ("ALWAYS_FORWARD_ONLY",) or (mode == "FORWARD_ONLY" and peer is not None):
+        return headers
+    if peer is None or mode in ("SANITIZE", "FORWARD_ONLY"):
+        return without(headers, XFCC)
+    details = manager.set_current_client_cert_details
+    parts = [f"By={uri}" for uri in downstream.local_uris[:1]] + [f"Hash={peer.sha256}"]
+    if details is not None:
+        if details.cert and peer.pem:
+            parts.append(f'Cert="{quote(peer.pem, safe="")}"')
+        if details.subject:
+            parts.append(f'Subject="{peer.subject}"')
+        if details.uri:
+            parts += [f"URI={uri}" for uri in peer.uris] or ["URI="]
+        if details.dns:
+            parts += [f"DNS={name}" for name in peer.dns]
+    value = ";".join(parts)
+    before = next((v for n, v in headers if n == XFCC), "")
+    if mode == "APPEND_FORWARD" and before:
+        value = f"{before},{value}"
+    return replaced(headers, XFCC, value)
+
+
+def changed(headers: Headers, levels: Iterable[tuple[Sequence[str], Sequence[HeaderValueOption]]], substitute: Substitute) -> Headers:
+    """Apply removals and additions level by level."""
+    for removed, added in levels:
+        if removed:
+            gone = {name.lower() for name in removed}
+            headers = [pair for pair in headers if pair[0] not in gone]
+        for option in added:
+            headers = _added(headers, option, substitute)
+    return headers
+
+
+def _added(headers: Headers, option: HeaderValueOption, substitute: Substitute) -> Headers:
+    name, value = option.header.key.lower(), option.header.value
+    if "%" in value:
+        value = substitute(value)
+    if not value and not option.keep_empty_value:
+        return headers
+    present = any(n == name for n, _ in headers)
+    if option.append_action == "ADD_IF_ABSENT":
+        return headers if present else [*headers, (name, value)]
+    if option.append_action == "OVERWRITE_IF_EXISTS_OR_ADD" or (option.append_action == "OVERWRITE_IF_EXISTS" and present):
+        return [*without(headers, name), (name, value)]
+    if option.append_action == "OVERWRITE_IF_EXISTS":
+        return headers
+    return [*headers, (name, value)]
