@@ -4,7 +4,7 @@
 |---|---|---|---|
 | `x-forwarded-for` | passed on | passed on | peer appended |
 | client certificate | - | appended to XFCC | XFCC started anew |
-| `server` header | Envoy's | istio-envoy, not over the app's | istio-envoy |
+| `server` header | Envoy's | istio-envoy | istio-envoy |
 | authorization | - | yes | yes |
 
 Filters run in this order: authorization, Istio's ALPN override, fault, CORS, the dynamic forward proxy, router.
@@ -16,6 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from enum import Enum
 
+from meshsim.errors import NotSimulated
 from meshsim.resources.mesh_config import MeshConfig
 from meshsim.xds.access_log import AccessLog
 from meshsim.xds.http_connection_manager import (
@@ -61,7 +62,7 @@ class _Identity:
 _IDENTITY = {
     Direction.OUTBOUND: _Identity(False, "SANITIZE", None, "", "OVERWRITE", None),
     Direction.INBOUND: _Identity(
-        False, "APPEND_FORWARD", ClientCertDetails(subject=True, dns=True, uri=True), "istio-envoy", "APPEND_IF_ABSENT", None
+        False, "APPEND_FORWARD", ClientCertDetails(subject=True, dns=True, uri=True), "istio-envoy", "OVERWRITE", None
     ),
     Direction.GATEWAY: _Identity(
         True,
@@ -91,7 +92,12 @@ def connection_manager(
     authorization: list[HttpFilter] | None = None,
     before_router: list[HttpFilter] | None = None,
 ) -> HttpConnectionManager:
-    """`routes` is the name of a route configuration, or one in place; `before_router` e.g. a dynamic forward proxy."""
+    """`routes` is the name of a route configuration, or one in place; `before_router` e.g. a dynamic forward proxy.
+
+    Raises NotSimulated for `defaultConfig.proxyHeaders`, which would change most of what is said here.
+    """
+    if mesh.default_config is not None and mesh.default_config.proxy_headers:
+        raise NotSimulated("meshConfig.defaultConfig.proxyHeaders")
     identity = _IDENTITY[direction]
     normalize, merge, escaped = _NORMALIZATION[mesh.path_normalization.normalization if mesh.path_normalization else "DEFAULT"]
     ads = ConfigSource(ads=Empty(), initial_fetch_timeout="0s", resource_api_version="V3")

@@ -28,6 +28,8 @@ class Target(NamedTuple):
     port: int
     target_port: int
     service_labels: dict[str, str] = {}
+    hostname: str = ""
+    protocol: Protocol = Protocol.AUTO
 
 
 class ListenKey(NamedTuple):
