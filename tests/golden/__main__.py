@@ -1,0 +1,85 @@
+"""python -m tests.golden [--engine simulate|asyncio] [--out DIR] [--full-xds DIR] CASE_FOLDER...
+
+Replays golden cases. Without --out it compares with what each folder recorded and prints, per theme (a case's name up to its first
+"-"), how many xds files are equal and how many calls are on each of three cumulative levels: the answer, the way, the wire.
+Exit status: 0 all equal (or all written), 1 differences, 2 a case failed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+from tests.golden import case as cases
+from tests.golden.engines import COMPILE_ONLY, ENGINES
+from tests.golden.judge import Verdict, judge, table
+from tests.golden.replay import Answer, replay, write
+
+EQUAL, DIFFERENT, FAILED = 0, 1, 2
+
+
+def main(arguments: list[str] | None = None) -> int:
+    options = _options().parse_args(arguments)
+    folders = cases.folders(options.folders)
+    started = time.monotonic()
+    one = partial(_one, engine=options.engine, base=options.base, out=options.out, full_xds=options.full_xds)
+    verdicts, failed = [], 0
+    for answer, verdict in _each(one, folders, options.jobs):
+        if answer.failed:
+            failed += 1
+            print(f"{answer.name}: failed\n{answer.failed}", file=sys.stderr)
+        if verdict:
+            verdicts.append(verdict)
+            if options.verbose:
+                _explain(verdict)
+    took = f"{len(folders)} cases in {time.monotonic() - started:.1f} s on {options.engine}"
+    if options.out is None:
+        print(table(verdicts))
+    print(f"{took}{f', {failed} failed' if failed else ''}")
+    if failed:
+        return FAILED
+    return EQUAL if all(v.equal for v in verdicts) else DIFFERENT
+
+
+def _one(folder: Path, engine: str, base: Path, out: Path | None, full_xds: Path | None) -> tuple[Answer, Verdict | None]:
+    answer = replay(folder, ENGINES[engine], base)
+    write(answer, out, full_xds)
+    return answer, None if out else judge(answer, folder, calls=engine != COMPILE_ONLY)
+
+
+def _each(one: partial[tuple[Answer, Verdict | None]], folders: list[Path], jobs: int) -> Iterator[tuple[Answer, Verdict | None]]:
+    if jobs <= 1:
+        yield from map(one, folders)
+        return
+    with multiprocessing.get_context("spawn").Pool(jobs) as pool:
+        yield from pool.imap(one, folders)
+
+
+def _explain(verdict: Verdict) -> None:
+    for file, text in verdict.files.items():
+        if text:
+            print(f"{verdict.name} xds/{file}{text}")
+    for call, (_, found) in verdict.calls.items():
+        for text in found:
+            print(f"{verdict.name} / {call}: {text}")
+
+
+def _options() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m tests.golden", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("folders", nargs="+", type=Path, metavar="CASE_FOLDER", help="a case, or a folder of cases")
+    parser.add_argument("--engine", choices=ENGINES, default="simulate", help=f'"{COMPILE_ONLY}" compiles and makes no calls')
+    parser.add_argument("--base", type=Path, default=cases.BASE, help="the GoldenBase every case starts from")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="write DIR/<case>/outcomes.json and xds/ instead of comparing")
+    parser.add_argument("--full-xds", type=Path, metavar="DIR", help="write DIR/<case>/xds/<proxy>.json whole")
+    parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes")
+    parser.add_argument("-v", "--verbose", action="store_true", help="say what differs")
+    return parser
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
