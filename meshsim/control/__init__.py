@@ -1,0 +1,41 @@
+"""Resources to xds: what istiod would tell each proxy.
+
+`index` reads a mesh's resources once; `compile` answers for one proxy. One module per xDS concept; what a proxy may see is
+decided in `view` alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any as Json
+
+from meshsim import xds
+from meshsim.control import gateways
+from meshsim.control.clusters import clusters
+from meshsim.control.gateway_listeners import gateway_listeners
+from meshsim.control.gateway_routes import gateway_routes
+from meshsim.control.mesh_index import MeshIndex
+from meshsim.control.sidecar_listeners import SidecarListeners
+from meshsim.control.view import View
+from meshsim.resources.mesh_config import MeshConfig
+from meshsim.resources.resource import Resource
+from meshsim.topology import Proxy
+
+
+def index(resources: Iterable[Resource[Json]], mesh: MeshConfig | None = None, domain: str = "cluster.local") -> MeshIndex:
+    """Everything the control plane knows, ready to compile any number of proxies from."""
+    return MeshIndex(resources, mesh, domain)
+
+
+def compile(mesh: MeshIndex, proxy: Proxy) -> xds.ProxyConfig:
+    """What that proxy is told. Raises NotSimulated for a setting that would change the answer and is not modelled."""
+    view = View(mesh, proxy)
+    made, assignments = clusters(view)
+    if proxy.is_sidecar:
+        outbound = SidecarListeners(view)
+        listeners = outbound.build()
+        routes = list(outbound.routes.values())
+    else:
+        merged = gateways.merge(view.gateways, view.targets)
+        listeners, routes = gateway_listeners(view, merged), gateway_routes(view, merged)
+    return xds.ProxyConfig(listeners=listeners, clusters=made, routes=routes, endpoints=assignments)

@@ -1,0 +1,430 @@
+"""Clusters: for every service a proxy sees one per port, and one per port and subset.
+
+How this works: `clusters(view)` walks the services; `_Builder` makes one cluster from a service, a port, a subset and the policy in force there,
+in the order istiod applies it: type and endpoints, HTTP options, pools and outliers, load balancer, TLS. Names and the
+`istio` metadata are Istio's own, since people search for them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any as Json
+
+from meshsim.control import endpoints as control_endpoints
+from meshsim.control import upstream_tls
+from meshsim.control.destination_rules import Policy
+from meshsim.control.endpoints import load_assignment, select
+from meshsim.control.load_balancing import apply_load_balancer
+from meshsim.control.protocols import Protocol
+from meshsim.control.services import (
+    ALIAS,
+    CLIENT_SIDE_LB,
+    DNS_LB,
+    DNS_ROUND_ROBIN_LB,
+    DYNAMIC_DNS,
+    PASSTHROUGH,
+    Endpoint,
+    Port,
+    Service,
+)
+from meshsim.control.view import View
+from meshsim.resources.destination_rule import ConnectionPoolSettings, HttpSettings
+from meshsim.resources.destination_rule import OutlierDetection as OutlierSettings
+from meshsim.resources.message import seconds
+from meshsim.xds.cluster import (
+    HTTP_PROTOCOL_OPTIONS,
+    CircuitBreakers,
+    Cluster,
+    ClusterType,
+    CommonLbConfig,
+    DynamicForwardProxyCluster,
+    EdsClusterConfig,
+    ExplicitHttpConfig,
+    HttpProtocolOptions,
+    OriginalDstLbConfig,
+    OutlierDetection,
+    RetryBudget,
+    TcpKeepalive,
+    Thresholds,
+    UpstreamConnectionOptions,
+    UpstreamHttpProtocolOptions,
+    UseDownstreamHttpConfig,
+)
+from meshsim.xds.endpoint import ClusterLoadAssignment, LocalityLbEndpoints
+from meshsim.xds.http_connection_manager import CommonHttpProtocolOptions, Http1ProtocolOptions, Http2KeepAlive, Http2ProtocolOptions
+from meshsim.xds.message import ConfigSource, Empty, Metadata, Percent, duration
+from meshsim.xds.tls import InnerTransportSocket, ProxyProtocolConfig, ProxyProtocolUpstreamTransport, TransportSocket
+
+PASSTHROUGH_CLUSTER, BLACK_HOLE_CLUSTER = "PassthroughCluster", "BlackHoleCluster"
+DYNAMIC_DNS_CLUSTER = "AllowAnyDynamicDNSCluster"
+UNLIMITED = 4294967295
+_TYPES = {CLIENT_SIDE_LB: "EDS", DNS_LB: "STRICT_DNS", DNS_ROUND_ROBIN_LB: "LOGICAL_DNS", PASSTHROUGH: "ORIGINAL_DST"}
+
+
+def name(service: Service | str, port: int, subset: str = "") -> str:
+    """`outbound|443||edition.cnn.com`, the name that routes and statistics use."""
+    return f"outbound|{port}|{subset}|{service if isinstance(service, str) else service.hostname}"
+
+
+def sni_name(service: Service | str, port: int, subset: str = "") -> str:
+    """The same as a server name: `outbound_.443_._.edition.cnn.com`."""
+    return f"outbound_.{port}_.{subset}_.{service if isinstance(service, str) else service.hostname}"
+
+
+def clusters(view: View) -> tuple[list[Cluster], list[ClusterLoadAssignment]]:
+    """A proxy's outbound clusters in istiod's order, and the endpoints of those that take them from EDS."""
+    made: dict[str, Cluster] = {}
+    assignments: dict[str, ClusterLoadAssignment] = {}
+    for service in view.services:
+        if service.resolution == ALIAS:
+            continue
+        for port in service.ports:
+            if port.protocol is Protocol.UDP:
+                continue
+            for cluster, assignment in _Builder(view, service, port).build():
+                if cluster.name not in made:
+                    made[cluster.name] = cluster
+                    if assignment is not None:
+                        assignments[cluster.name] = assignment
+    if _passes_through_by_sni(view):
+        for cluster, assignment in _sni_clusters(view):
+            made.setdefault(cluster.name, cluster)
+            assignments.setdefault(cluster.name, assignment)
+    made[BLACK_HOLE_CLUSTER] = _black_hole()
+    if view.proxy.is_sidecar:
+        made[PASSTHROUGH_CLUSTER] = _passthrough(view)
+        if view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":
+            made[DYNAMIC_DNS_CLUSTER] = _dynamic_dns()
+    return list(made.values()), list(assignments.values())
+
+
+class _Builder:
+    """The clusters of one service port."""
+
+    def __init__(self, view: View, service: Service, port: Port):
+        self._view, self._service, self._port = view, service, port
+        self._rule = view.destination_rule(service)
+
+    def build(self) -> Iterator[tuple[Cluster, ClusterLoadAssignment | None]]:
+        made = self._cluster("", None)
+        if made is not None:
+            yield made
+        if self._rule is None:
+            return
+        for subset, _ in self._rule.subsets:
+            made = self._cluster(subset.name, subset.labels)
+            if made is not None:
+                yield made
+
+    def _cluster(self, subset: str, labels: dict[str, str] | None) -> tuple[Cluster, ClusterLoadAssignment | None] | None:
+        view, service, port = self._view, self._service, self._port
+        policy = view.policy(service, port.number, subset)
+        chosen = select(view, service, port, labels)
+        kind = self._type(policy)
+        cluster_name = name(service, port.number, subset)
+        cluster = Cluster(name=cluster_name, alt_stat_name=cluster_name + ";", type=kind, connect_timeout=duration(seconds(view.mesh.connect_timeout)))
+        cluster.metadata = self._metadata(subset)
+        assignment = None
+        if kind in ("STRICT_DNS", "LOGICAL_DNS"):
+            if not chosen:
+                return None
+            _dns(cluster, view)
+            cluster.load_assignment = load_assignment(view, cluster_name, chosen, policy)
+        elif kind == "EDS":
+            source = ConfigSource(ads=Empty(), initial_fetch_timeout="0s", resource_api_version="V3")
+            cluster.eds_cluster_config = EdsClusterConfig(source, cluster_name)
+            assignment = load_assignment(view, cluster_name, chosen, policy)
+        elif kind == "ORIGINAL_DST":
+            cluster.lb_policy = "CLUSTER_PROVIDED"
+            if isinstance(port.target, int) and port.target and port.target != port.number and not service.is_kubernetes:
+                cluster.original_dst_lb_config = OriginalDstLbConfig(upstream_port_override=port.target)
+        elif kind == "":
+            cluster.lb_policy = "CLUSTER_PROVIDED"
+            cluster.cluster_type = _forward_proxy(service.hostname)
+        http2 = self._http2(policy)
+        self._http_version(cluster, policy, http2)
+        self._pool(cluster, policy)
+        _outlier(cluster, policy.outlier_detection)
+        if kind:
+            cluster.common_lb_config = cluster.common_lb_config or CommonLbConfig()
+            health = policy.outlier_detection.min_health_percent if policy.outlier_detection else 0
+            cluster.common_lb_config.healthy_panic_threshold = Percent(health)
+        apply_load_balancer(view, cluster, assignment, policy, chosen)
+        self._tls(cluster, policy, subset, chosen, http2)
+        if policy.proxy_protocol is not None:
+            _proxy_protocol(cluster, policy.proxy_protocol.version)
+        return cluster, assignment
+
+    def for_sni(self) -> Iterator[tuple[Cluster, ClusterLoadAssignment]]:
+        """The clusters an AUTO_PASSTHROUGH server relays to, named as the SNI is."""
+        view, service, port = self._view, self._service, self._port
+        wanted = [("", None), *((s.name, s.labels) for s, _ in self._rule.subsets)] if self._rule else [("", None)]
+        for subset, labels in wanted:
+            policy = view.policy(service, port.number, subset)
+            cluster_name = sni_name(service, port.number, subset)
+            source = ConfigSource(ads=Empty(), initial_fetch_timeout="0s", resource_api_version="V3")
+            cluster = Cluster(
+                name=cluster_name, alt_stat_name=cluster_name + ";", type="EDS", connect_timeout=duration(seconds(view.mesh.connect_timeout)),
+                eds_cluster_config=EdsClusterConfig(source, cluster_name), metadata=self._metadata(subset),
+            )
+            chosen = select(view, service, port, labels)
+            able = [e for e in chosen if control_endpoints.speaks_mesh_tls(view, e, policy)]
+            assignment = load_assignment(view, cluster_name, able, policy)
+            if chosen and not able:
+                assignment.endpoints = [LocalityLbEndpoints()]
+            self._http_version(cluster, policy, self._http2(policy))
+            self._pool(cluster, policy)
+            _outlier(cluster, policy.outlier_detection)
+            apply_load_balancer(view, cluster, assignment, policy, able)
+            yield cluster, assignment
+
+    def _type(self, policy: Policy) -> str:
+        """How the cluster finds its hosts; "" for the dynamic forward proxy."""
+        service = self._service
+        if service.resolution == DYNAMIC_DNS:
+            return ""
+        if policy.load_balancer and policy.load_balancer.simple == "PASSTHROUGH":
+            return "ORIGINAL_DST"
+        kind = _TYPES[service.resolution]
+        if kind == "ORIGINAL_DST" and not self._view.proxy.is_sidecar:
+            return "EDS"
+        if kind == "STRICT_DNS" and service.race_first_connect:
+            return "LOGICAL_DNS"
+        return kind
+
+    def _metadata(self, subset: str) -> Metadata:
+        service, rule = self._service, self._rule
+        istio: dict[str, Json] = {}
+        if rule is not None:
+            istio["config"] = rule.config_path
+        if subset:
+            istio["subset"] = subset
+        elif service.mesh_external:
+            istio["external"] = True
+        istio["services"] = [{"host": service.hostname, "name": service.name, "namespace": service.namespace}]
+        source = {"source": service.resource.at()}
+        if subset and rule is not None:
+            brought = next(r for s, r in rule.subsets if s.name == subset)
+            source["source"] = brought.at("subsets", next(i for i, s in enumerate(brought.spec.subsets) if s.name == subset))
+        if rule is not None:
+            source["rule"] = rule.rule.at()
+        return Metadata({"istio": istio, "meshsim": source})
+
+    # HTTP
+
+    def _http2(self, policy: Policy) -> bool:
+        """Whether the cluster speaks HTTP/2 whatever its clients speak."""
+        port, settings = self._port, _http(policy.connection_pool)
+        if port.protocol.is_http2:
+            return True
+        wanted = settings.h2_upgrade_policy if settings else "DEFAULT"
+        if wanted == "UPGRADE":
+            return True
+        return wanted == "DEFAULT" and port.protocol.is_http and self._view.mesh.h2_upgrade_policy == "UPGRADE"
+
+    def _http_version(self, cluster: Cluster, policy: Policy, http2: bool) -> None:
+        settings = _http(policy.connection_pool)
+        use_client = settings.use_client_protocol if settings else False
+        h2 = Http2ProtocolOptions()
+        if settings and settings.max_concurrent_streams:
+            h2.max_concurrent_streams = settings.max_concurrent_streams
+        if settings and settings.http2_keep_alive:
+            h2.connection_keepalive = Http2KeepAlive(_span(settings.http2_keep_alive.interval), _span(settings.http2_keep_alive.timeout))
+        if use_client or (self._port.protocol is Protocol.AUTO and not http2 and self._view.proxy.is_sidecar):
+            _options(cluster).use_downstream_protocol_config = UseDownstreamHttpConfig(Http1ProtocolOptions(), h2)
+        elif http2:
+            _options(cluster).explicit_http_config = ExplicitHttpConfig(http2_protocol_options=h2)
+
+    def _pool(self, cluster: Cluster, policy: Policy) -> None:
+        pool = policy.connection_pool
+        limits = Thresholds(max_connections=UNLIMITED, max_pending_requests=UNLIMITED, max_requests=UNLIMITED, max_retries=UNLIMITED)
+        cluster.circuit_breakers = CircuitBreakers([limits])
+        if policy.retry_budget is not None:
+            percent = policy.retry_budget.percent
+            value = percent if isinstance(percent, (int, float)) else percent.value if percent else 20.0
+            limits.retry_budget = RetryBudget(Percent(float(value)), policy.retry_budget.min_retry_concurrency or 3, _span(policy.retry_budget.budget_interval))
+            limits.max_retries = None
+        keepalive = pool.tcp.tcp_keepalive if pool and pool.tcp else None
+        keepalive = keepalive or self._view.mesh.tcp_keepalive
+        if keepalive is not None:
+            cluster.upstream_connection_options = UpstreamConnectionOptions(
+                TcpKeepalive(
+                    keepalive.probes or None,
+                    round(seconds(keepalive.time)) if keepalive.time else None,
+                    round(seconds(keepalive.interval)) if keepalive.interval else None,
+                )
+            )
+        if pool is None:
+            return
+        if pool.tcp is not None:
+            if pool.tcp.connect_timeout:
+                cluster.connect_timeout = duration(seconds(pool.tcp.connect_timeout))
+            if pool.tcp.max_connections:
+                limits.max_connections = pool.tcp.max_connections
+        http = pool.http
+        idle = http.idle_timeout if http and http.idle_timeout else pool.tcp.idle_timeout if pool.tcp else None
+        lifetime = pool.tcp.max_connection_duration if pool.tcp else None
+        if http is not None:
+            limits.max_requests = http.http2_max_requests or limits.max_requests
+            limits.max_pending_requests = http.http1_max_pending_requests or limits.max_pending_requests
+            if limits.retry_budget is None:
+                limits.max_retries = http.max_retries or limits.max_retries
+        per_connection = http.max_requests_per_connection if http else 0
+        if idle or lifetime or per_connection:
+            _options(cluster).common_http_protocol_options = CommonHttpProtocolOptions(
+                idle_timeout=_span(idle), max_connection_duration=_span(lifetime), max_requests_per_connection=per_connection or None
+            )
+
+    # TLS
+
+    def _tls(self, cluster: Cluster, policy: Policy, subset: str, chosen: list[Endpoint], http2: bool) -> None:
+        view, service = self._view, self._service
+        tls = policy.tls
+        if tls is None:
+            self._automatic_tls(cluster, subset, chosen, http2)
+            return
+        if tls.mode == "ISTIO_MUTUAL":
+            names = tls.subject_alt_names if tls.subject_alt_names is not None else self._identities()
+            cluster.transport_socket = upstream_tls.socket(
+                upstream_tls.mutual(tls.sni or sni_name(service, self._port.number, subset), names, http2=http2)
+            )
+        elif tls.mode in ("SIMPLE", "MUTUAL"):
+            _alpn_override(cluster)
+            credentials = not view.proxy.is_sidecar or (self._rule is not None and self._rule.selector is not None)
+            made = upstream_tls.originate(tls, list(service.service_accounts), http2=http2, credentials=credentials)
+            if made is None:
+                return
+            cluster.transport_socket = upstream_tls.socket(made.context)
+            if made.auto_sni:
+                if not http2 and _options(cluster).use_downstream_protocol_config is None:
+                    _options(cluster).explicit_http_config = ExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())
+                _options(cluster).upstream_http_protocol_options = UpstreamHttpProtocolOptions(made.auto_sni, made.auto_san_validation)
+
+    def _automatic_tls(self, cluster: Cluster, subset: str, chosen: list[Endpoint], http2: bool) -> None:
+        view, service, port = self._view, self._service, self._port
+        if not view.mesh.enable_auto_mtls or service.mesh_external:
+            return
+        if view.index.peer_authentication(service.namespace) == "DISABLE":
+            return
+        context = upstream_tls.mutual(sni_name(service, port.number, subset), self._identities(), http2=http2)
+        if service.resolution == PASSTHROUGH or cluster.type == "ORIGINAL_DST":
+            every = view.index.registry.of(service, port)
+            if not every or not all(control_endpoints.speaks_mesh_tls(view, e, Policy()) for e in every):
+                return  # nobody can tell which endpoint a connection will reach
+        if cluster.type == "ORIGINAL_DST":
+            cluster.transport_socket = upstream_tls.socket(context)
+        else:
+            cluster.transport_socket_matches = upstream_tls.automatic(context)
+
+    def _identities(self) -> list[str]:
+        """Who may answer for the service: its endpoints' service accounts and the names its ServiceEntry lists."""
+        found = {e.identity for e in self._view.index.registry.endpoints.get(self._service.key, ()) if e.identity}
+        return sorted(found | set(self._service.service_accounts))
+
+
+def _passes_through_by_sni(view: View) -> bool:
+    return any(s.tls and s.tls.mode == "AUTO_PASSTHROUGH" for g in view.gateways for s in g.spec.servers)
+
+
+def _sni_clusters(view: View) -> Iterator[tuple[Cluster, ClusterLoadAssignment]]:
+    """For AUTO_PASSTHROUGH servers: every service of the mesh under its SNI name, with the endpoints that speak mesh TLS, bytes untouched."""
+    for service in view.services:
+        if service.mesh_external or service.resolution == ALIAS:
+            continue
+        for port in service.ports:
+            if port.protocol is not Protocol.UDP:
+                yield from _Builder(view, service, port).for_sni()
+
+
+def _http(pool: ConnectionPoolSettings | None) -> HttpSettings | None:
+    return pool.http if pool else None
+
+
+def _span(text: str | None) -> str | None:
+    return duration(seconds(text)) if text else None
+
+
+def _options(cluster: Cluster) -> HttpProtocolOptions:
+    return cluster.typed_extension_protocol_options.setdefault(HTTP_PROTOCOL_OPTIONS, HttpProtocolOptions())
+
+
+def _alpn_override(cluster: Cluster) -> None:
+    """Tells Istio's ALPN filter to leave this cluster's protocols alone."""
+    assert cluster.metadata is not None
+    cluster.metadata.filter_metadata["istio"]["alpn_override"] = "false"
+
+
+def _dns(cluster: Cluster, view: View) -> None:
+    cluster.dns_refresh_rate = duration(seconds(view.mesh.dns_refresh_rate))
+    cluster.respect_dns_ttl = True
+    cluster.dns_lookup_family = "V4_ONLY"
+    cluster.dns_jitter = "0.100s"
+
+
+def _outlier(cluster: Cluster, settings: OutlierSettings | None) -> None:
+    """Consecutive counts of 0 switch a check off; the success-rate check is always off."""
+    if settings is None:
+        return
+    out = OutlierDetection(enforcing_success_rate=0)
+    out.interval, out.base_ejection_time = _span(settings.interval), _span(settings.base_ejection_time)
+    out.max_ejection_percent = settings.max_ejection_percent or None
+    if settings.consecutive5xx_errors is not None:
+        out.consecutive_5xx = settings.consecutive5xx_errors
+        out.enforcing_consecutive_5xx = 0 if settings.consecutive5xx_errors == 0 else 100
+    if settings.consecutive_gateway_errors is not None:
+        out.consecutive_gateway_failure = settings.consecutive_gateway_errors
+        out.enforcing_consecutive_gateway_failure = 0 if settings.consecutive_gateway_errors == 0 else 100
+    if settings.split_external_local_origin_errors:
+        out.split_external_local_origin_errors = True
+        if settings.consecutive_local_origin_failures:
+            out.consecutive_local_origin_failure = settings.consecutive_local_origin_failures
+            out.enforcing_consecutive_local_origin_failure = 100
+        out.enforcing_local_origin_success_rate = 0
+    cluster.outlier_detection = out
+
+
+def _proxy_protocol(cluster: Cluster, version: str) -> None:
+    def wrap(inner: TransportSocket | None) -> TransportSocket:
+        socket = inner or upstream_tls.plaintext()
+        context = socket.typed_config
+        assert not isinstance(context, ProxyProtocolUpstreamTransport)
+        return TransportSocket(
+            "envoy.transport_sockets.upstream_proxy_protocol",
+            ProxyProtocolUpstreamTransport(ProxyProtocolConfig(version), InnerTransportSocket(socket.name, context)),  # type: ignore[arg-type]
+        )
+
+    for match in cluster.transport_socket_matches:
+        match.transport_socket = wrap(match.transport_socket)
+    if not cluster.transport_socket_matches:
+        cluster.transport_socket = wrap(cluster.transport_socket)
+
+
+def _forward_proxy(hostname: str) -> ClusterType:
+    config: dict[str, Json] = {"name": f"{hostname}_dfp_dns_cache", "dns_lookup_family": "V4_ONLY"}
+    return ClusterType("envoy.clusters.dynamic_forward_proxy", DynamicForwardProxyCluster(config))
+
+
+def _black_hole() -> Cluster:
+    return Cluster(name=BLACK_HOLE_CLUSTER, type="STATIC", connect_timeout="10s")
+
+
+def _passthrough(view: View) -> Cluster:
+    limits = Thresholds(max_connections=UNLIMITED, max_pending_requests=UNLIMITED, max_requests=UNLIMITED, max_retries=UNLIMITED)
+    cluster = Cluster(
+        name=PASSTHROUGH_CLUSTER, type="ORIGINAL_DST", lb_policy="CLUSTER_PROVIDED",
+        connect_timeout=duration(seconds(view.mesh.connect_timeout)), circuit_breakers=CircuitBreakers([limits]),
+    )
+    options = _options(cluster)
+    options.common_http_protocol_options = CommonHttpProtocolOptions(idle_timeout="300s")
+    options.use_downstream_protocol_config = UseDownstreamHttpConfig(Http1ProtocolOptions(), Http2ProtocolOptions())
+    return cluster
+
+
+def _dynamic_dns() -> Cluster:
+    cluster = Cluster(name=DYNAMIC_DNS_CLUSTER, lb_policy="CLUSTER_PROVIDED", connect_timeout="10s")
+    cluster.cluster_type = ClusterType("envoy.clusters.dynamic_forward_proxy", DynamicForwardProxyCluster(
+        {"name": "dynamic_dns_cache", "dns_lookup_family": "V4_ONLY"}))
+    _options(cluster).use_downstream_protocol_config = UseDownstreamHttpConfig(Http1ProtocolOptions(), Http2ProtocolOptions())
+    return cluster
+
+

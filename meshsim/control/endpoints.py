@@ -1,0 +1,76 @@
+"""A service's endpoints as a load assignment: by locality, with the mark that tells a client which of them speak mesh TLS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from meshsim.control.destination_rules import Policy
+from meshsim.control.services import Endpoint, Port, Service
+from meshsim.control.view import View
+from meshsim.resources.destination_rule import LocalityLbSetting
+from meshsim.xds.endpoint import ClusterLoadAssignment, LbEndpoint, Locality, LocalityLbEndpoints
+from meshsim.xds.endpoint import Endpoint as XdsEndpoint
+from meshsim.xds.message import Address, Metadata, Pipe, SocketAddress
+
+TLS_MARK = "envoy.transport_socket_match"
+
+
+def select(view: View, service: Service, port: Port, labels: Mapping[str, str] | None) -> list[Endpoint]:
+    """The endpoints of one port, or of one subset of it."""
+    found = view.index.registry.of(service, port)
+    return [e for e in found if labels.items() <= e.labels.items()] if labels else found
+
+
+def load_assignment(view: View, name: str, endpoints: Iterable[Endpoint], policy: Policy, *, marks: bool = True) -> ClusterLoadAssignment:
+    """The endpoints grouped by locality in the order of the localities' names, each group weighing what its members weigh."""
+    groups: dict[str, list[Endpoint]] = {}
+    for endpoint in endpoints:
+        groups.setdefault(endpoint.locality, []).append(endpoint)
+    localities = [
+        LocalityLbEndpoints(
+            locality=_locality(where) if where else None,
+            lb_endpoints=[_lb_endpoint(view, e, policy, marks) for e in groups[where]],
+            load_balancing_weight=sum(e.weight or 1 for e in groups[where]),
+        )
+        for where in sorted(groups)
+    ]
+    return ClusterLoadAssignment(cluster_name=name, endpoints=localities)
+
+
+def _locality(text: str) -> Locality:
+    region, _, rest = text.partition("/")
+    zone, _, sub_zone = rest.partition("/")
+    return Locality(region, zone, sub_zone)
+
+
+def _lb_endpoint(view: View, endpoint: Endpoint, policy: Policy, marks: bool) -> LbEndpoint:
+    if endpoint.address.startswith("unix://"):
+        address = Address(pipe=Pipe(endpoint.address.removeprefix("unix://")))
+    else:
+        address = Address(socket_address=SocketAddress(endpoint.address, endpoint.port))
+    mark = marks and speaks_mesh_tls(view, endpoint, policy)
+    return LbEndpoint(
+        endpoint=XdsEndpoint(address),
+        metadata=Metadata({TLS_MARK: {"tlsMode": "istio"}}) if mark else None,
+        load_balancing_weight=endpoint.weight or 1,
+    )
+
+
+def speaks_mesh_tls(view: View, endpoint: Endpoint, policy: Policy) -> bool:
+    """Whether an automatic client uses mTLS to it: its pod says so, and neither rule nor the workload's own policy takes it back."""
+    if endpoint.tls_mode != "istio":
+        return False
+    if policy.tls is not None:
+        return policy.tls.mode == "ISTIO_MUTUAL"
+    return view.index.peer_authentication(endpoint.namespace, endpoint.labels, endpoint.port) != "DISABLE"
+
+
+def locality_setting(view: View, policy: Policy) -> LocalityLbSetting | None:
+    """The DestinationRule's setting, else the mesh's; None where it is switched off."""
+    own = policy.load_balancer.locality_lb_setting if policy.load_balancer else None
+    setting = own or view.mesh.locality_lb_setting
+    if setting is None or setting.enabled is False:
+        return None
+    return setting
+
+

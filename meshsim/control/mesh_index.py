@@ -1,0 +1,179 @@
+"""Everything the control plane knows, indexed once for all proxies (istiod's push context)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any as Json
+
+from meshsim import hosts
+from meshsim.control import destination_rules, services
+from meshsim.control.services import Service
+from meshsim.resources.mesh_config import MeshConfig
+from meshsim.resources.resource import Resource
+from meshsim.resources.virtual_service import Destination, VirtualServiceSpec
+
+MESH_GATEWAY = "mesh"
+
+VirtualService = Resource[VirtualServiceSpec]
+
+
+class MeshIndex:
+    """The mesh's resources by kind in creation order, its services, and its lookups. `domain` is the cluster's DNS domain."""
+
+    def __init__(self, resources: Iterable[Resource[Json]], mesh: MeshConfig | None = None, domain: str = "cluster.local"):
+        self.mesh = mesh or MeshConfig()
+        self.domain = domain
+        self.root = self.mesh.root_namespace
+        ordered = sorted(resources, key=lambda r: (r.order, r.name, r.namespace))
+        self.by_kind: dict[str, list[Resource[Json]]] = {}
+        for resource in ordered:
+            self.by_kind.setdefault(resource.kind, []).append(resource)
+        self.registry = services.build(ordered, self.mesh, domain)
+        self.rules = destination_rules.Index(self.of("DestinationRule"), self.mesh, domain)
+        self.services_by_host: dict[str, dict[str, Service]] = {}
+        for service in self.registry.services:
+            known = self.services_by_host.setdefault(service.hostname, {})
+            displaced = known.get(service.namespace)
+            if displaced is None or (service.is_kubernetes and not displaced.is_kubernetes):
+                known[service.namespace] = service
+        self.roots = [v for v in self.of("VirtualService") if v.spec.hosts]
+        self.delegates = {(v.namespace, v.name): v for v in self.of("VirtualService") if not v.spec.hosts}
+        self._hosts: dict[int, list[str]] = {}
+        self._gateways: dict[int, list[str]] = {}
+        self._bound: dict[str, list[VirtualService]] = {}
+        self._bound_for: dict[tuple[str, str], list[VirtualService]] = {}
+        self._destinations: dict[int, dict[str, set[int]]] = {}
+        for service in self.roots:
+            for name in self.gateways_of(service):
+                self._bound.setdefault(name, []).append(service)
+
+    def of(self, kind: str) -> list[Resource[Json]]:
+        return self.by_kind.get(kind, [])
+
+    def hosts_of(self, virtual_service: VirtualService) -> list[str]:
+        """Its hosts, short names made whole."""
+        key = id(virtual_service)
+        if key not in self._hosts:
+            self._hosts[key] = [hosts.expand_short(h, virtual_service.namespace, self.domain) for h in virtual_service.spec.hosts]
+        return self._hosts[key]
+
+    def gateways_of(self, virtual_service: VirtualService) -> list[str]:
+        """`mesh`, or `namespace/name` of each gateway it is bound to."""
+        key = id(virtual_service)
+        if key not in self._gateways:
+            self._gateways[key] = [gateway_name(g, virtual_service.namespace, self.domain) for g in virtual_service.spec.gateways] or [MESH_GATEWAY]
+        return self._gateways[key]
+
+    def bound_for(self, gateway: str, namespace: str) -> list[VirtualService]:
+        """The VirtualServices bound to `mesh` or to a `namespace/name` that proxies of `namespace` may see.
+
+        First those private to that namespace, then those exported to it by name, then the public ones; each group oldest first.
+        """
+        key = (gateway, namespace)
+        if key not in self._bound_for:
+            groups: dict[int, list[VirtualService]] = {0: [], 1: [], 2: []}
+            for service in self._bound.get(gateway, ()):
+                exports = self.exports_of(service)
+                if visible(exports, namespace):
+                    groups[audience(exports, service.namespace)].append(service)
+            self._bound_for[key] = [*groups[0], *groups[1], *groups[2]]
+        return self._bound_for[key]
+
+    def exported(self, virtual_service: VirtualService, namespace: str) -> bool:
+        """Whether resources of that namespace may see it."""
+        return visible(self.exports_of(virtual_service), namespace)
+
+    def exports_of(self, virtual_service: VirtualService) -> list[str]:
+        given = virtual_service.spec.export_to or self.mesh.default_virtual_service_export_to
+        return [virtual_service.namespace if g == "." else g for g in given]
+
+    def destinations(self, virtual_service: VirtualService) -> dict[str, set[int]]:
+        """Every host its rules (and its delegates') send to, with the ports they name; no ports: all."""
+        key = id(virtual_service)
+        if key not in self._destinations:
+            self._destinations[key] = _destinations(virtual_service, self)
+        return self._destinations[key]
+
+    def peer_authentication(self, namespace: str, labels: Mapping[str, str] | None = None, port: int = 0) -> str:
+        """The mode for a workload (or, without labels, for a namespace): its own, the namespace's, the mesh's, PERMISSIVE."""
+        mode = "UNSET"
+        own = namespace_wide = mesh_wide = None
+        for policy in self.of("PeerAuthentication"):
+            selector = policy.spec.selector.match_labels if policy.spec.selector else {}
+            if selector:
+                if labels is not None and policy.namespace == namespace and own is None and selector.items() <= labels.items():
+                    own = policy
+            elif policy.namespace == namespace and namespace != self.root:
+                namespace_wide = namespace_wide or policy
+            elif policy.namespace == self.root:
+                mesh_wide = mesh_wide or policy
+        for policy in (mesh_wide, namespace_wide, own):
+            if policy is None:
+                continue
+            if policy.spec.mtls and policy.spec.mtls.mode != "UNSET":
+                mode = policy.spec.mtls.mode
+            if policy is own and port in policy.spec.port_level_mtls:
+                level = policy.spec.port_level_mtls[port].mode
+                mode = level if level != "UNSET" else mode
+        return "PERMISSIVE" if mode == "UNSET" else mode
+
+
+def _destinations(virtual_service: VirtualService, index: MeshIndex) -> dict[str, set[int]]:
+    """Every host its rules (and its delegates') send to, with the ports they name; no ports: all."""
+    out: dict[str, set[int]] = {}
+    every: set[str] = set()
+
+    def add(destination: Destination | None, namespace: str) -> None:
+        if destination is None:
+            return
+        host = hosts.expand_short(destination.host, namespace, index.domain)
+        ports = out.setdefault(host, set())
+        if destination.port and destination.port.number:
+            ports.add(destination.port.number)
+        else:
+            every.add(host)
+
+    def walk(resource: VirtualService) -> None:
+        for http in resource.spec.http:
+            for leg in http.route:
+                add(leg.destination, resource.namespace)
+            add(http.mirror, resource.namespace)
+            for mirror in http.mirrors:
+                add(mirror.destination, resource.namespace)
+            if http.delegate:
+                delegate = index.delegates.get((http.delegate.namespace or resource.namespace, http.delegate.name))
+                if delegate is not None:
+                    walk(delegate)
+        for route in (*resource.spec.tls, *resource.spec.tcp):
+            for leg in route.route:
+                add(leg.destination, resource.namespace)
+
+    walk(virtual_service)
+    for host in every:
+        out[host] = set()
+    return out
+
+
+def gateway_name(name: str, namespace: str, domain: str) -> str:
+    """`mesh` is literal; `ns/name` as it is; `./name` and a bare name mean the resource's own namespace; `name.ns[.svc...]` is the legacy form."""
+    if name == MESH_GATEWAY:
+        return name
+    if "/" in name:
+        owner, _, short = name.partition("/")
+        return f"{namespace if owner == '.' else owner}/{short}"
+    if "." in name:
+        short, _, rest = name.partition(".")
+        return f"{rest.removesuffix(f'.svc.{domain}').partition('.')[0]}/{short}"
+    return f"{namespace}/{name}"
+
+
+def visible(exports: Iterable[str], namespace: str) -> bool:
+    """Whether a list of export namespaces lets that one see."""
+    exports = list(exports)
+    return "*" in exports or namespace in exports
+
+
+def audience(exports: Iterable[str], namespace: str) -> int:
+    """0: kept to its own namespace; 1: exported to namespaces by name; 2: public."""
+    exports = set(exports)
+    return 2 if "*" in exports else 0 if exports == {namespace} else 1

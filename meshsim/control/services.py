@@ -1,0 +1,314 @@
+"""The registry: Kubernetes Services and ServiceEntries as services with endpoints, the way Istio sees both.
+
+How this works: every (host, address) pair of a ServiceEntry and every Kubernetes Service becomes one `Service`. Endpoints are kept
+per (host, namespace), as in Istio's endpoint index, so that two ServiceEntries of one host share theirs. Services are in
+creation order, which decides most conflicts.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any as Json
+from typing import NamedTuple
+
+from meshsim.control.protocols import Protocol, of_service_port
+from meshsim.resources.kubernetes import ServiceSpec
+from meshsim.resources.mesh_config import MeshConfig
+from meshsim.resources.resource import Resource
+from meshsim.resources.service_entry import ServiceEntrySpec
+from meshsim.resources.workload_entry import WorkloadEntrySpec
+from meshsim.topology import TLS_MODE_LABEL
+
+UNSPECIFIED = "0.0.0.0"
+KUBERNETES, EXTERNAL = "Kubernetes", "External"
+CLIENT_SIDE_LB, DNS_LB, DNS_ROUND_ROBIN_LB, PASSTHROUGH, ALIAS, DYNAMIC_DNS = (
+    "ClientSideLB", "DNSLB", "DNSRoundRobinLB", "Passthrough", "Alias", "DynamicDNS",
+)
+RESOLUTIONS = {"NONE": PASSTHROUGH, "STATIC": CLIENT_SIDE_LB, "DNS": DNS_LB, "DNS_ROUND_ROBIN": DNS_ROUND_ROBIN_LB, "DYNAMIC_DNS": DYNAMIC_DNS}
+EXPORT_ANNOTATION = "networking.istio.io/exportTo"
+AUTO_ALLOCATE_LABEL = "networking.istio.io/enable-autoallocate-ip"
+CONNECT_STRATEGY = "istio.io/connect-strategy"
+AUTO_RANGE = ipaddress.ip_network("240.240.0.0/16")
+_DNS_BASED = (DNS_LB, DNS_ROUND_ROBIN_LB)
+
+
+class Port(NamedTuple):
+    number: int
+    name: str
+    protocol: Protocol
+    target: int | str | None = None
+
+
+class Endpoint(NamedTuple):
+    """One address of a service on one of its ports."""
+
+    address: str
+    port: int
+    port_name: str
+    labels: Mapping[str, str]
+    service_port: int = 0  # the ServiceEntry's port number; Kubernetes endpoints know only the name
+    tls_mode: str = "disabled"
+    identity: str = ""  # SPIFFE id, if its service account is known
+    locality: str = ""
+    network: str = ""
+    weight: int = 0
+    workload: str = ""
+    namespace: str = ""
+    hostname: str = ""
+
+
+@dataclass(slots=True, eq=False)
+class Service:
+    """One host at one address (0.0.0.0: none of its own)."""
+
+    hostname: str
+    namespace: str
+    name: str
+    ports: list[Port]
+    address: str
+    resolution: str
+    registry: str
+    mesh_external: bool
+    export_to: tuple[str, ...]
+    created: float
+    resource: Resource[Json]
+    selector: Mapping[str, str] = field(default_factory=dict)
+    service_accounts: tuple[str, ...] = ()
+    auto_address: str = ""
+    aliases: tuple[Service, ...] = ()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    external_name: str = ""
+    headless: bool = False
+    has_endpoint_list: bool = False
+    race_first_connect: bool = False
+    declared_exports: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> tuple[str, str]:
+        return self.hostname, self.namespace
+
+    @property
+    def is_kubernetes(self) -> bool:
+        return self.registry == KUBERNETES
+
+    def port(self, number: int) -> Port | None:
+        return next((p for p in self.ports if p.number == number), None)
+
+    def address_for(self, dns_capture: bool) -> str:
+        """What a proxy takes for its address: an auto-allocated one counts only where the proxy answers DNS itself."""
+        if self.address == UNSPECIFIED and self.auto_address and dns_capture:
+            return self.auto_address
+        return self.address
+
+    def trimmed(self, ports: list[Port]) -> Service:
+        """The same service with only these ports."""
+        values = {name: getattr(self, name) for name in self.__slots__}
+        return Service(**{**values, "ports": ports})
+
+
+@dataclass
+class Registry:
+    """Every service in creation order, and every endpoint by (host, namespace)."""
+
+    services: list[Service] = field(default_factory=list)
+    endpoints: dict[tuple[str, str], list[Endpoint]] = field(default_factory=dict)
+
+    def of(self, service: Service, port: Port) -> list[Endpoint]:
+        """The endpoints behind one port."""
+        if service.is_kubernetes:
+            return [e for e in self.endpoints.get(service.key, ()) if e.port_name == port.name]
+        return [e for e in self.endpoints.get(service.key, ()) if e.service_port == port.number]
+
+    def add_endpoints(self, service: Service, endpoints: Iterable[Endpoint]) -> None:
+        self.endpoints.setdefault(service.key, []).extend(endpoints)
+
+
+def build(resources: list[Resource[Json]], mesh: MeshConfig, domain: str = "cluster.local") -> Registry:
+    """The registry of these resources, which come in creation order."""
+    builder = _Builder(resources, mesh, domain)
+    registry = builder.registry
+    for resource in resources:
+        if resource.kind == "Service":
+            builder.kubernetes(resource)
+        elif resource.kind == "ServiceEntry":
+            builder.service_entry(resource)
+    registry.services.sort(key=lambda s: (s.created, s.name, s.namespace))
+    _auto_allocate(registry.services)
+    _alias(registry)
+    return registry
+
+
+class _Builder:
+    def __init__(self, resources: list[Resource[Json]], mesh: MeshConfig, domain: str):
+        self.registry = Registry()
+        self._mesh, self._domain = mesh, domain
+        self._pods: dict[str, list[Resource[Json]]] = {}
+        self._pod_names: dict[tuple[str, str], Resource[Json]] = {}
+        self._pod_ips: dict[str, Resource[Json]] = {}
+        self._workloads: dict[str, list[Resource[WorkloadEntrySpec]]] = {}
+        self._slices: dict[tuple[str, str], list[Resource[Json]]] = {}
+        for r in resources:
+            if r.kind == "Pod" and r.spec.status and r.spec.status.pod_ip:
+                self._pods.setdefault(r.namespace, []).append(r)
+                self._pod_names[r.namespace, r.name] = r
+                self._pod_ips[r.spec.status.pod_ip] = r
+            elif r.kind == "WorkloadEntry":
+                self._workloads.setdefault(r.namespace, []).append(r)
+            elif r.kind == "EndpointSlice":
+                service = r.metadata.labels.get("kubernetes.io/service-name", "")
+                self._slices.setdefault((r.namespace, service), []).append(r)
+            elif r.kind == "Endpoints":
+                self._slices.setdefault((r.namespace, r.name), []).append(r)
+
+    # Kubernetes
+
+    def kubernetes(self, resource: Resource[ServiceSpec]) -> None:
+        spec = resource.spec
+        hostname = f"{resource.name}.{resource.namespace}.svc.{self._domain}"
+        ports = [Port(p.port, p.name, of_service_port(p.port, p.protocol, p.name, p.app_protocol), p.target_port or p.port) for p in spec.ports]
+        exported = resource.metadata.annotations.get(EXPORT_ANNOTATION, "")
+        headless = spec.cluster_ip == "None"
+        resolution, address = CLIENT_SIDE_LB, spec.cluster_ip or UNSPECIFIED
+        if spec.type == "ExternalName" and spec.external_name:
+            resolution, address = ALIAS, UNSPECIFIED
+        elif headless or not spec.cluster_ip:
+            resolution, address = PASSTHROUGH, UNSPECIFIED
+        service = Service(
+            hostname, resource.namespace, resource.name, ports, address, resolution, KUBERNETES, False,
+            _exports(exported.split(",") if exported else [], resource.namespace, self._mesh.default_service_export_to),
+            resource.order, resource, selector=spec.selector, labels=resource.metadata.labels,
+            external_name=spec.external_name if resolution == ALIAS else "", headless=resolution == PASSTHROUGH,
+        )
+        self.registry.services.append(service)
+        slices = self._slices.get((resource.namespace, resource.name), [])
+        self.registry.add_endpoints(service, (e for s in slices for e in self._slice(s, service)))
+
+    def _slice(self, resource: Resource[Json], service: Service) -> Iterable[Endpoint]:
+        if resource.kind == "Endpoints":
+            for subset in resource.spec.subsets:
+                for port in subset.ports:
+                    for found in subset.addresses:
+                        yield self._pod_endpoint(found.ip, port.port or 0, port.name, found.target_ref, service, found.hostname)
+            return
+        for port in resource.spec.ports:
+            for found in resource.spec.endpoints:
+                if found.conditions and found.conditions.ready is False:
+                    continue
+                for address in found.addresses:
+                    yield self._pod_endpoint(address, port.port or 0, port.name, found.target_ref, service, found.hostname)
+
+    def _pod_endpoint(self, address: str, port: int, port_name: str, reference: Json, service: Service, hostname: str) -> Endpoint:
+        pod = self._pod_names.get((reference.namespace or service.namespace, reference.name)) if reference else None
+        pod = pod or self._pod_ips.get(address)
+        if pod is None:
+            return Endpoint(address, port, port_name, {}, namespace=service.namespace, hostname=hostname)
+        return self._of_pod(pod, address, port, port_name)._replace(hostname=hostname)
+
+    def _of_pod(self, pod: Resource[Json], address: str, port: int, port_name: str) -> Endpoint:
+        account = pod.spec.spec.service_account_name if pod.spec.spec else ""
+        return Endpoint(
+            address, port, port_name, pod.metadata.labels, 0, pod.metadata.labels.get(TLS_MODE_LABEL, "disabled"),
+            self._identity(pod.namespace, account or "default"), workload=pod.name, namespace=pod.namespace,
+            locality=pod.metadata.labels.get("istio-locality", "").replace(".", "/"),
+        )
+
+    def _identity(self, namespace: str, account: str) -> str:
+        return f"spiffe://{self._mesh.trust_domain.replace('@', '.')}/ns/{namespace}/sa/{account}"
+
+    # ServiceEntry
+
+    def service_entry(self, resource: Resource[ServiceEntrySpec]) -> None:
+        spec = resource.spec
+        ports = [Port(p.number, p.name, Protocol.parse(p.protocol), p.target_port or None) for p in spec.ports]
+        resolution = RESOLUTIONS[spec.resolution]
+        addresses = [_single(a) for a in spec.addresses if ":" not in a] or [UNSPECIFIED]
+        for host in spec.hosts:
+            for address in addresses:
+                service = Service(
+                    host, resource.namespace, host, ports, address, resolution, EXTERNAL, spec.location == "MESH_EXTERNAL",
+                    _exports(spec.export_to, resource.namespace, self._mesh.default_service_export_to), resource.order, resource,
+                    selector=spec.workload_selector.labels if spec.workload_selector else {}, service_accounts=tuple(spec.subject_alt_names),
+                    labels=resource.metadata.labels, has_endpoint_list=bool(spec.endpoints or spec.workload_selector),
+                    declared_exports=tuple(spec.export_to), race_first_connect=resource.metadata.annotations.get(CONNECT_STRATEGY) == "RACE_FIRST_TCP_CONNECT",
+                )
+                self.registry.services.append(service)
+                self.registry.add_endpoints(service, self._entry_endpoints(service, spec, resource))
+
+    def _entry_endpoints(self, service: Service, spec: ServiceEntrySpec, resource: Resource[Json]) -> Iterable[Endpoint]:
+        if spec.workload_selector is not None:
+            yield from self._selected(service, spec, resource)
+        elif spec.endpoints:
+            for workload in spec.endpoints:
+                yield from self._workload(workload, service, spec, resource.namespace)
+        elif service.resolution in _DNS_BASED:
+            for port in spec.ports:
+                yield Endpoint(service.hostname, port.target_port or port.number, port.name, {}, port.number, namespace=resource.namespace)
+
+    def _selected(self, service: Service, spec: ServiceEntrySpec, resource: Resource[Json]) -> Iterable[Endpoint]:
+        wanted = spec.workload_selector.labels.items() if spec.workload_selector else {}.items()
+        for pod in self._pods.get(resource.namespace, ()):
+            if wanted <= pod.metadata.labels.items():
+                for port in spec.ports:
+                    yield self._of_pod(pod, pod.spec.status.pod_ip, port.target_port or port.number, port.name)._replace(service_port=port.number)
+        for workload in self._workloads.get(resource.namespace, ()):
+            if wanted <= workload.spec.labels.items() and (service.resolution in _DNS_BASED or _is_ip(workload.spec.address)):
+                for endpoint in self._workload(workload.spec, service, spec, resource.namespace):
+                    yield endpoint._replace(workload=workload.name)
+
+    def _workload(self, workload: WorkloadEntrySpec, service: Service, spec: ServiceEntrySpec, namespace: str) -> Iterable[Endpoint]:
+        mode = workload.labels.get(TLS_MODE_LABEL) or ("istio" if workload.service_account else "disabled")
+        identity = self._identity(namespace, workload.service_account) if workload.service_account else ""
+        for port in spec.ports:
+            number = workload.ports.get(port.name) or port.target_port or port.number
+            if workload.address.startswith("unix://"):
+                number = 0
+            yield Endpoint(workload.address, number, port.name, workload.labels, port.number, mode, identity, workload.locality, workload.network,
+                           workload.weight, namespace=namespace)
+
+
+def _exports(given: Iterable[str], namespace: str, default: Iterable[str]) -> tuple[str, ...]:
+    """The namespaces, with "." made real; "*" everyone, "~" nobody."""
+    names = [g.strip() for g in given if g.strip()] or list(default)
+    return tuple(namespace if n == "." else n for n in names)
+
+
+def _single(address: str) -> str:
+    return address.removesuffix("/32")
+
+
+def _is_ip(text: str) -> bool:
+    try:
+        ipaddress.ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _auto_allocate(services: list[Service]) -> None:
+    """One address per host of every ServiceEntry without any, in creation order (Istio's IP auto-allocation controller)."""
+    given: dict[tuple[int, str], str] = {}
+    free = AUTO_RANGE.hosts()
+    for service in services:
+        spec = service.resource.spec
+        if service.registry != EXTERNAL or spec.addresses or service.resolution == PASSTHROUGH:
+            continue
+        if service.resource.metadata.labels.get(AUTO_ALLOCATE_LABEL) == "false":
+            continue
+        key = (id(service.resource), service.hostname)
+        if key not in given:
+            given[key] = str(next(free))
+        service.auto_address = given[key]
+
+
+def _alias(registry: Registry) -> None:
+    """An ExternalName Service is another name of what it points to, if that is a service too."""
+    by_host: dict[str, list[Service]] = {}
+    for service in registry.services:
+        by_host.setdefault(service.hostname, []).append(service)
+    for alias in registry.services:
+        if alias.resolution == ALIAS:
+            for target in by_host.get(alias.external_name, ()):
+                if target.resolution != ALIAS:
+                    target.aliases = (*target.aliases, alias)

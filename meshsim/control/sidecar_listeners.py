@@ -1,0 +1,334 @@
+"""A sidecar's outbound listeners: where redirected connections go by their original destination.
+
+How this works: every service port claims a listener. HTTP ports share `0.0.0.0_<port>`; a TCP or TLS port takes its service's own address, or
+shares the wildcard when there is none. Claims come in creation order and are merged into one entry per (address, port): HTTP and
+bytes together make a sniffed listener; equal chains of two services cannot both stand, and the first keeps its place. The catch-all
+`virtualOutbound` takes what is left.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from meshsim.control import byte_chains, sidecar_routes
+from meshsim.control.byte_chains import Chain
+from meshsim.control.clusters import BLACK_HOLE_CLUSTER, DYNAMIC_DNS_CLUSTER, PASSTHROUGH_CLUSTER
+from meshsim.control.connection_manager import Direction, connection_manager
+from meshsim.control.protocols import Protocol
+from meshsim.control.services import KUBERNETES, PASSTHROUGH, UNSPECIFIED, Port, Service
+from meshsim.control.tcp_filters import Surroundings, Weighted, relay
+from meshsim.control.view import EgressListener, View
+from meshsim.resources.message import seconds
+from meshsim.xds.http_connection_manager import HttpFilter
+from meshsim.xds.http_filters import DynamicForwardProxyFilter
+from meshsim.xds.listener import (
+    FilterChain,
+    FilterChainMatch,
+    HttpInspector,
+    Listener,
+    ListenerFilter,
+    NetworkFilter,
+    TlsInspector,
+)
+from meshsim.xds.message import Address, CidrRange, Metadata, Pipe, SocketAddress, duration
+from meshsim.xds.route import RouteConfiguration
+
+VIRTUAL_OUTBOUND = "virtualOutbound"
+PASSTHROUGH_CHAIN = "PassthroughFilterChain"
+HCM_FILTER = "envoy.filters.network.http_connection_manager"
+TLS_INSPECTOR = ListenerFilter("envoy.filters.listener.tls_inspector", TlsInspector())
+HTTP_INSPECTOR = ListenerFilter("envoy.filters.listener.http_inspector", HttpInspector())
+SNIFFED = ["http/1.1", "h2c"]
+PRIVILEGED = 1024
+OWN_PORTS = frozenset((15001, 15006, 15021, 15090))
+
+
+@dataclass
+class _Http:
+    """The HTTP side of a listener: the name of its routes, and what they are made from."""
+
+    route_name: str
+    port: int
+    listener: EgressListener
+    service: Service | None = None
+    service_port: Port | None = None
+    source: str = ""
+
+
+@dataclass
+class _Entry:
+    """What is claimed for one address and port so far. `kind` HTTP, TCP, or AUTO (both are told apart by the first bytes)."""
+
+    bind: str
+    port: int
+    kind: str
+    http: _Http | None = None
+    chains: list[Chain] = field(default_factory=list)
+    locked: bool = False
+    bind_to_port: bool = False
+    protocol: Protocol = Protocol.AUTO
+
+
+class SidecarListeners:
+    """Compiles one sidecar's outbound listeners; `routes` are the configurations they ask for."""
+
+    def __init__(self, view: View):
+        self._view = view
+        self._around = Surroundings(view.access_logs.stream)
+        self._entries: dict[tuple[str, int], _Entry] = {}
+        self.routes: dict[str, RouteConfiguration] = {}
+
+    def build(self) -> list[Listener]:
+        view = self._view
+        for listener in view.egress_listeners:
+            if listener.port is not None:
+                self._declared(listener)
+            else:
+                self._catch_all(listener)
+        out = [self._listener(entry) for entry in self._entries.values()]
+        if view.mesh.proxy_http_port:
+            out.append(self._http_proxy(view.egress_listeners[-1], view.mesh.proxy_http_port))
+        return [*out, self._virtual_outbound()]
+
+    # claims
+
+    def _declared(self, listener: EgressListener) -> None:
+        """A Sidecar's own egress listener: its port and protocol hold for every service it imports, and nobody adds to it later."""
+        assert listener.port is not None
+        unix = listener.bind.startswith("unix://")
+        bind_to_port = unix or listener.capture_mode == "NONE"
+        port = Port(listener.port.number, listener.port.name, Protocol.parse(listener.port.protocol))
+        bind = listener.bind
+        if not bind and bind_to_port:
+            bind = "127.0.0.1"
+        made: list[_Entry] = []
+        for service in listener.services:
+            claimed = [p for p in service.ports] or [port]
+            for service_port in claimed:
+                entry = self._claim(listener, service, Port(port.number, service_port.name, port.protocol, service_port.target), bind, service_port)
+                if entry is not None:
+                    entry.bind_to_port = bind_to_port
+                    made.append(entry)
+        if (port.protocol.is_http or unix) and not made:
+            entry = self._http_entry(listener, None, port, bind)
+            entry.bind_to_port = bind_to_port
+            made.append(entry)
+        for entry in made:
+            entry.locked = True
+
+    def _catch_all(self, listener: EgressListener) -> None:
+        for service in listener.services:
+            if service.external_name:
+                continue
+            for port in service.ports:
+                if port.protocol is Protocol.UDP or port.number in OWN_PORTS:
+                    continue
+                for bind in self._binds(service, port):
+                    self._claim(listener, service, port, bind, port)
+
+    def _binds(self, service: Service, port: Port) -> list[str]:
+        """Usually one claim at the default place; a headless service's byte ports claim each endpoint's address."""
+        view = self._view
+        plain = service.address_for(view.proxy.dns_capture) == UNSPECIFIED and service.resolution == PASSTHROUGH
+        if not plain or port.protocol.is_http:
+            return [""]
+        endpoints = view.index.registry.of(service, port)
+        if service.registry != KUBERNETES and not endpoints and not service.has_endpoint_list:
+            return [""]
+        return [a for a in dict.fromkeys(e.address for e in endpoints) if a != view.proxy.ip]
+
+    def _claim(self, listener: EgressListener, service: Service, port: Port, bind: str, own: Port) -> _Entry | None:
+        """Adds one service port to the entry of its address and port; None where it has no place there."""
+        if port.protocol is Protocol.UDP:
+            return None
+        address = service.address_for(self._view.proxy.dns_capture)
+        if port.protocol.is_http:
+            key = (bind or UNSPECIFIED, port.number)
+            found = self._entries.get(key)
+            if found is None:
+                return self._http_entry(listener, service, port, bind)
+            if found.locked or found.kind != "TCP":
+                return found
+            found.kind = "AUTO"
+            found.http = self._http(listener, service, port, found.bind)
+            return found
+        cidr = address if not bind and byte_chains.is_range(address) else ""
+        where = bind or (address if byte_chains.has_address(address) else UNSPECIFIED)
+        vip = where != UNSPECIFIED
+        made = byte_chains.chains(
+            self._view, service, own if own.protocol is not Protocol.AUTO else port, listener.virtual_services,
+            cidr=cidr, vip=vip, listen_port=port.number, around=self._around,
+        ) if port.protocol is own.protocol or own.protocol is Protocol.AUTO else byte_chains.chains(
+            self._view, service, port, listener.virtual_services, cidr=cidr, vip=vip, listen_port=port.number, around=self._around
+        )
+        auto = port.protocol is Protocol.AUTO
+        key = (where, port.number)
+        found = self._entries.get(key)
+        if found is None:
+            found = self._entries[key] = _Entry(where, port.number, "AUTO" if auto else "TCP", chains=made, protocol=port.protocol)
+            if auto:
+                found.http = self._http(listener, service, port, where)
+            return found
+        if found.locked:
+            return found if bind or listener.port is not None else None
+        special = (Protocol.MONGO, Protocol.MYSQL)
+        if found.kind == "TCP" and not auto and found.protocol is not port.protocol and (found.protocol in special or port.protocol in special):
+            return None
+        if found.kind == "HTTP":
+            found.kind, found.chains = "AUTO", []
+        elif auto and found.kind == "TCP":
+            found.kind = "AUTO"
+        if found.http is None and auto:
+            found.http = self._http(listener, service, port, where)
+        taken = {c.key for c in found.chains}
+        for chain in made:
+            if chain.key not in taken:
+                found.chains.append(chain)
+                taken.add(chain.key)
+        return found
+
+    def _http_entry(self, listener: EgressListener, service: Service | None, port: Port, bind: str) -> _Entry:
+        where = bind or UNSPECIFIED
+        entry = _Entry(where, port.number, "HTTP", protocol=port.protocol)
+        entry.http = self._http(listener, service, port, where)
+        self._entries[where, port.number] = entry
+        return entry
+
+    def _http(self, listener: EgressListener, service: Service | None, port: Port, bind: str) -> _Http:
+        """Route names: the port, the Unix path, or `<host>:<port>` at a service's own address where the protocol is found out."""
+        source = service.resource.at() if service else ""
+        if bind.startswith("unix://"):
+            return _Http(bind.removeprefix("unix://"), 0, listener, source=source)
+        if port.protocol is Protocol.AUTO and service is not None and bind != UNSPECIFIED and not listener.bind:
+            return _Http(f"{service.hostname}:{port.number}", port.number, listener, service, port, source)
+        number = 0 if port.protocol is Protocol.HTTP_PROXY else port.number
+        return _Http(str(port.number), number, listener, source=source)
+
+    # writing down
+
+    def _listener(self, entry: _Entry) -> Listener:
+        view = self._view
+        unix = entry.bind.startswith("unix://")
+        chains: list[FilterChain] = []
+        default: FilterChain | None = None
+        if entry.http is not None and entry.kind != "TCP":
+            chains.append(self._http_chain(entry, entry.http))
+        for chain in entry.chains:
+            made = FilterChain(filters=chain.filters, metadata=chain.metadata)
+            if chain.sni or chain.subnets:
+                made.filter_chain_match = FilterChainMatch(server_names=chain.sni, prefix_ranges=[_cidr(s) for s in chain.subnets])
+            chains.append(made)
+        everything = [c for c in chains if c.filter_chain_match is None]
+        if everything and len(chains) > 1:
+            default = everything[0]
+            chains = [c for c in chains if c.filter_chain_match is not None]
+        elif not everything:
+            default = self._passthrough_chain()
+        inspectors = []
+        if any(c.filter_chain_match and c.filter_chain_match.server_names for c in chains):
+            inspectors.append(TLS_INSPECTOR)
+        sniffs = any(c.filter_chain_match and c.filter_chain_match.application_protocols for c in chains)
+        if sniffs:
+            inspectors.append(HTTP_INSPECTOR)
+        path = entry.bind.removeprefix("unix://")
+        return Listener(
+            path if unix else f"{entry.bind}_{entry.port}",
+            Address(pipe=Pipe(path)) if unix else Address(SocketAddress(entry.bind, entry.port)),
+            chains,
+            default_filter_chain=default,
+            listener_filters=inspectors,
+            listener_filters_timeout=duration(seconds(view.mesh.protocol_detection_timeout)) if sniffs else "0s",
+            continue_on_listener_filters_timeout=True,
+            bind_to_port=None if entry.bind_to_port else False,
+            traffic_direction="OUTBOUND",
+            max_connections_to_accept_per_socket_event=1,
+            access_log=list(view.access_logs.listener),
+            metadata=_place(entry),
+        )
+
+    def _http_chain(self, entry: _Entry, http: _Http) -> FilterChain:
+        self._route(http)
+        stat_prefix = f"outbound_{http.route_name if http.port == 0 and '/' in http.route_name else f'{entry.bind}_{entry.port}'};"
+        chain = FilterChain(filters=[self._manager(stat_prefix, http.route_name)])
+        if entry.kind == "AUTO" or (entry.kind == "HTTP" and entry.bind == UNSPECIFIED and not entry.bind_to_port):
+            chain.filter_chain_match = FilterChainMatch(transport_protocol="raw_buffer", application_protocols=SNIFFED)
+        return chain
+
+    def _manager(self, stat_prefix: str, routes: str | RouteConfiguration, before: list[HttpFilter] | None = None) -> NetworkFilter:
+        view = self._view
+        manager = connection_manager(Direction.OUTBOUND, view.mesh, stat_prefix, routes, view.access_logs.stream, before_router=before)
+        return NetworkFilter(HCM_FILTER, manager)
+
+    def _route(self, http: _Http) -> None:
+        if http.route_name in self.routes:
+            return
+        if http.service is not None and http.service_port is not None:
+            made = sidecar_routes.service_configuration(self._view, http.listener, http.service, http.service_port)
+        else:
+            made = sidecar_routes.port_configuration(self._view, http.listener, http.route_name, http.port)
+        self.routes[http.route_name] = made
+
+    def _fallback(self) -> list[NetworkFilter]:
+        """Where connections go that nobody declared."""
+        cluster = BLACK_HOLE_CLUSTER
+        if self._view.outbound_mode != "REGISTRY_ONLY":
+            cluster = sidecar_routes.egress_proxy_cluster(self._view.egress_proxy) or PASSTHROUGH_CLUSTER
+        return relay(Weighted([(cluster, 1)], cluster), Protocol.TCP, None, self._around)
+
+    def _passthrough_chain(self) -> FilterChain:
+        return FilterChain(PASSTHROUGH_CHAIN, FilterChainMatch(), self._fallback())
+
+    def _http_proxy(self, listener: EgressListener, port: int) -> Listener:
+        """`proxyHttpPort`: a forward proxy for applications that are told of it."""
+        http = _Http("http_proxy", 0, listener)
+        self._route(http)
+        return Listener(
+            f"127.0.0.1_{port}",
+            Address(SocketAddress("127.0.0.1", port)),
+            [FilterChain(filters=[self._manager("http_proxy", "http_proxy")])],
+            traffic_direction="OUTBOUND",
+            listener_filters_timeout="0s",
+            continue_on_listener_filters_timeout=True,
+            access_log=list(self._view.access_logs.listener),
+        )
+
+    def _virtual_outbound(self) -> Listener:
+        view = self._view
+        port = view.mesh.proxy_listen_port
+        loop = relay(Weighted([(BLACK_HOLE_CLUSTER, 1)], BLACK_HOLE_CLUSTER), Protocol.TCP, None, self._around)
+        chains = [FilterChain("virtualOutbound-blackhole", FilterChainMatch(destination_port=port), loop)]
+        dynamic = view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS"
+        if dynamic:
+            name = "virtualOutbound-catchall-tcp-http"
+            forward = HttpFilter(
+                "envoy.filters.http.dynamic_forward_proxy",
+                DynamicForwardProxyFilter({"name": "dynamic_dns_cache", "dns_lookup_family": "V4_ONLY"}),
+            )
+            routes = RouteConfiguration(DYNAMIC_DNS_CLUSTER, [sidecar_routes._catch_all(view)], validate_clusters=False)
+            match = FilterChainMatch(transport_protocol="raw_buffer", application_protocols=SNIFFED)
+            chains.append(FilterChain(name, match, [self._manager(DYNAMIC_DNS_CLUSTER, routes, [forward])]))
+        chains.append(FilterChain("virtualOutbound-catchall-tcp", None, self._fallback()))
+        return Listener(
+            VIRTUAL_OUTBOUND,
+            Address(SocketAddress(UNSPECIFIED, port)),
+            chains,
+            listener_filters=[HTTP_INSPECTOR] if dynamic else [],
+            use_original_dst=True,
+            traffic_direction="OUTBOUND",
+            max_connections_to_accept_per_socket_event=1,
+            access_log=list(view.access_logs.listener),
+        )
+
+
+def _place(entry: _Entry) -> Metadata | None:
+    """The service that came first; the listener is there because of it."""
+    if entry.http is not None and entry.http.source:
+        return Metadata({"meshsim": {"source": entry.http.source}})
+    if entry.chains and entry.chains[0].metadata:
+        return Metadata({"meshsim": entry.chains[0].metadata.filter_metadata.get("meshsim", {})})
+    return None
+
+
+def _cidr(text: str) -> CidrRange:
+    address, _, length = text.partition("/")
+    return CidrRange(address, int(length) if length else 32)

@@ -1,0 +1,285 @@
+"""A sidecar's outbound route configurations: which host on a port goes where.
+
+How this works: the configuration of port 80 holds a virtual host for every service with an HTTP (or undeclared) port 80. A VirtualService bound
+to `mesh` replaces the default route of the services its hosts name, oldest first, one per host: they are never merged here. What no
+virtual host claims goes to the catch-all, which says what the mesh does with destinations nobody declared.
+A port that a service of undeclared protocol has at its own address gets a configuration of its own, `<host>:<port>`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from meshsim import hosts
+from meshsim.control import http_routes
+from meshsim.control.clusters import DYNAMIC_DNS_CLUSTER, PASSTHROUGH_CLUSTER, name
+from meshsim.control.destination_rules import Merged
+from meshsim.control.mesh_index import MESH_GATEWAY, VirtualService
+from meshsim.control.protocols import Protocol
+from meshsim.control.services import UNSPECIFIED, Port, Service
+from meshsim.control.view import EgressListener, View
+from meshsim.control.virtual_services import http_rules
+from meshsim.resources.virtual_service import Destination
+from meshsim.xds.message import Metadata
+from meshsim.xds.route import (
+    DirectResponseAction,
+    Route,
+    RouteAction,
+    RouteConfiguration,
+    RouteMatch,
+    VirtualHost,
+)
+
+MAX_DIRECT_RESPONSE_BYTES = 1_048_576
+
+
+@dataclass
+class _Entry:
+    """Routes for some hosts on one port: services the mesh knows, and hosts it knows from a VirtualService alone."""
+
+    port: int
+    routes: list[Route]
+    services: list[Service] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+    source: str = ""
+
+
+def port_configuration(view: View, listener: EgressListener, route_name: str, port: int) -> RouteConfiguration:
+    """The shared configuration of a port; port 0 (an HTTP proxy port or a Unix socket): of every port at once."""
+    known = _services(listener, port)
+    hosts_made = _virtual_hosts(view, listener, known, port)
+    made = sorted(hosts_made, key=lambda h: h.name)
+    return _configuration(route_name, [*made, _catch_all(view)])
+
+
+def service_configuration(view: View, listener: EgressListener, service: Service, port: Port) -> RouteConfiguration:
+    """The configuration of one service's port at its own address: whatever the Host says, it is that service."""
+    known = {service.hostname: service.trimmed([port])}
+    wanted = f"{service.hostname.lower()}:{port.number}"
+    made = [h for h in _virtual_hosts(view, listener, known, port.number) if h.name == wanted]
+    for host in made:
+        host.domains = ["*"]
+    return _configuration(f"{service.hostname}:{port.number}", made)
+
+
+def _configuration(route_name: str, virtual_hosts: list[VirtualHost]) -> RouteConfiguration:
+    return RouteConfiguration(
+        route_name,
+        virtual_hosts,
+        validate_clusters=False,
+        max_direct_response_body_size_bytes=MAX_DIRECT_RESPONSE_BYTES,
+        ignore_port_in_host_matching=True,
+    )
+
+
+def _services(listener: EgressListener, port: int) -> dict[str, Service]:
+    """The services with that port, the last definition of a host counting."""
+    found: dict[str, Service] = {}
+    for service in listener.services:
+        if service.external_name:
+            continue
+        if port == 0:
+            found[service.hostname] = service
+            continue
+        here = service.port(port)
+        if here is not None:
+            found[service.hostname] = service.trimmed([here])
+    return found
+
+
+def _virtual_hosts(view: View, listener: EgressListener, known: dict[str, Service], port: int) -> list[VirtualHost]:
+    entries, spoken_for = _from_virtual_services(view, listener, known, port)
+    for hostname, service in known.items():
+        if hostname not in spoken_for:
+            entries += [_default(view, service, p) for p in service.ports if _routes_http(p)]
+    names: set[str] = set()
+    domains: set[str] = set()
+    full = {hostname.lower() for hostname in known}
+    out: list[VirtualHost] = []
+
+    def add(host: str, entry: _Entry, candidates: list[str], short: set[str]) -> None:
+        vhost_name = f"{host.lower()}:{entry.port}"
+        if vhost_name in names:
+            return
+        names.add(vhost_name)
+        free = [d for d in candidates if d.lower() not in domains and not (d in short and d.lower() in full)]
+        domains.update(d.lower() for d in free)
+        if free:
+            source = Metadata({"meshsim": {"source": entry.source}}) if entry.source else None
+            out.append(VirtualHost(vhost_name, free, entry.routes, include_request_attempt_count=True, metadata=source))
+
+    for entry in entries:
+        for host in entry.unknown:
+            add(host, entry, [host], set())
+        for service in entry.services:
+            candidates, short = _domains(view, service, entry.port, port)
+            add(service.hostname, entry, candidates, short)
+    return out
+
+
+def _routes_http(port: Port) -> bool:
+    return port.protocol.is_http or port.protocol is Protocol.AUTO
+
+
+def _default(view: View, service: Service, port: Port) -> _Entry:
+    rule = view.destination_rule(service)
+    hashing = http_routes.hash_policy(http_routes.service_hash(rule, port.number))
+    operation = f"{service.hostname}:{port.number}/*"
+    route = http_routes.default_route(name(service, port.number), operation, view.mesh, hashing)
+    source = service.resource.at()
+    route.metadata = Metadata({"meshsim": {"source": source}})
+    return _Entry(port.number, [route], [service], source=source)
+
+
+def _from_virtual_services(
+    view: View, listener: EgressListener, known: dict[str, Service], port: int
+) -> tuple[list[_Entry], set[str]]:
+    """The entries that VirtualServices make on this port, oldest first, and the hosts they speak for."""
+    candidates = listener.virtual_services
+    lower = {hostname.lower(): hostname for hostname in known}
+    if port != 80:
+        candidates = [v for v in candidates if _concerns(view.index.hosts_of(v), lower)]
+    owners = _wildcard_owners(view, candidates, lower)
+    entries: list[_Entry] = []
+    spoken_for: set[str] = set()
+    context = _context(view, known, port)
+    for virtual_service in candidates:
+        found, unknown = _split(view, virtual_service, known, lower, owners)
+        if not found and not (unknown and port == 80):
+            continue
+        routes = http_routes.translate(virtual_service, http_rules(virtual_service, view.index), context)
+        if not routes:
+            continue
+        by_port: dict[int, list[Service]] = {}
+        for service in found:
+            for service_port in service.ports:
+                if _routes_http(service_port):
+                    by_port.setdefault(service_port.number, []).append(service)
+        if not by_port and port == 80:
+            by_port[80] = []
+        source = virtual_service.at()
+        for number, services in by_port.items():
+            entries.append(_Entry(number, routes, services, unknown, source))
+            spoken_for.update(s.hostname for s in services)
+    return entries, spoken_for
+
+
+def _concerns(patterns: list[str], lower: dict[str, str]) -> bool:
+    for pattern in patterns:
+        if pattern.lower() in lower:
+            return True
+        if hosts.is_wildcard(pattern) and any(hosts.matches(pattern.lower(), h) for h in lower):
+            return True
+    return False
+
+
+def _wildcard_owners(view: View, candidates: list[VirtualService], lower: dict[str, str]) -> dict[str, VirtualService]:
+    """For each service the VirtualService whose wildcard host fits it best; of equal ones the first."""
+    best: dict[str, tuple[str, VirtualService]] = {}
+    for virtual_service in candidates:
+        for pattern in view.index.hosts_of(virtual_service):
+            if not hosts.is_wildcard(pattern):
+                continue
+            for hostname in lower:
+                if hosts.matches(pattern.lower(), hostname):
+                    held = best.get(hostname)
+                    if held is None or hosts.specificity(pattern) < hosts.specificity(held[0]):
+                        best[hostname] = (pattern, virtual_service)
+    return {hostname: owner for hostname, (_, owner) in best.items()}
+
+
+def _split(
+    view: View, virtual_service: VirtualService, known: dict[str, Service], lower: dict[str, str], owners: dict[str, VirtualService]
+) -> tuple[list[Service], list[str]]:
+    """The services its hosts name, and the hosts that name none."""
+    found: dict[str, Service] = {}
+    unknown: list[str] = []
+    patterns = [h.lower() for h in view.index.hosts_of(virtual_service)]
+    for pattern in patterns:
+        if hosts.is_wildcard(pattern):
+            continue
+        if pattern in lower:
+            found[lower[pattern]] = known[lower[pattern]]
+        else:
+            unknown.append(pattern)
+    for pattern in patterns:
+        if not hosts.is_wildcard(pattern):
+            continue
+        fits = [h for h in lower if hosts.matches(pattern, h)]
+        for hostname in fits:
+            if owners.get(hostname) is virtual_service:
+                found[lower[hostname]] = known[lower[hostname]]
+        if not fits:
+            unknown.append(pattern)
+    return list(found.values()), unknown
+
+
+def _context(view: View, known: dict[str, Service], port: int) -> http_routes.Context:
+    def rule(host: str) -> Merged | None:
+        service = view.service(host)
+        return view.destination_rule(service) if service else None
+
+    return http_routes.Context(
+        port, frozenset({MESH_GATEWAY}), dict(view.proxy.labels), view.namespace, view.mesh, view.index.domain, known.get, rule
+    )
+
+
+def _domains(view: View, service: Service, port: int, listen_port: int) -> tuple[list[str], set[str]]:
+    """Every Host that means the service, in istiod's order, and which of them are short names."""
+    host = service.hostname
+    out = [host] if _is_address(host) else [host, f"{host}."]
+    short = _short_names(view, host)
+    for alias in service.aliases:
+        out += [alias.hostname, f"{alias.hostname}."]
+        short += _short_names(view, alias.hostname)
+        out += _short_names(view, alias.hostname)
+    own = _short_names(view, host)
+    out = [*out[:2], *own, *out[2:]] if not _is_address(host) else out
+    if service.is_kubernetes and service.headless:
+        out += [f"*.{d}" for d in list(out)]
+    address = service.address_for(view.proxy.dns_capture)
+    if address != UNSPECIFIED and "/" not in address:
+        out.append(address)
+    if listen_port == 0:
+        with_port = [f"{d}:{port}" for d in out]
+        out = [*out, *with_port] if port == 80 else with_port
+    return list(dict.fromkeys(out)), set(short)
+
+
+def _short_names(view: View, host: str) -> list[str]:
+    """What a pod of the proxy's namespace may leave off a Kubernetes name."""
+    suffix = f".svc.{view.index.domain}"
+    if not host.endswith(suffix):
+        return []
+    rest = host.removesuffix(suffix)
+    service, _, namespace = rest.rpartition(".")
+    if not service:
+        return []
+    if namespace == view.namespace:
+        return [service, f"{rest}.svc", rest]
+    return [rest, f"{rest}.svc"]
+
+
+def _is_address(host: str) -> bool:
+    return host.replace(".", "").isdigit() or ":" in host
+
+
+def _catch_all(view: View) -> VirtualHost:
+    """The last virtual host: what becomes of a Host that nobody declared."""
+    mode = view.outbound_mode
+    if mode == "REGISTRY_ONLY":
+        route = Route(RouteMatch(prefix="/"), "block_all", direct_response=DirectResponseAction(502))
+        return VirtualHost("block_all", ["*"], [route], include_request_attempt_count=True)
+    if mode == "ALLOW_ANY_DYNAMIC_DNS":
+        vhost, cluster = "allow_any_dynamic_dns", DYNAMIC_DNS_CLUSTER
+    else:
+        vhost, cluster = "allow_any", egress_proxy_cluster(view.egress_proxy) or PASSTHROUGH_CLUSTER
+    route = Route(RouteMatch(prefix="/"), vhost, route=RouteAction(cluster=cluster, timeout="0s", max_grpc_timeout="0s"))
+    return VirtualHost(vhost, ["*"], [route], include_request_attempt_count=True)
+
+
+def egress_proxy_cluster(destination: Destination | None) -> str:
+    """The cluster a Sidecar's `egressProxy` names, as it stands: its host is not looked up."""
+    if destination is None:
+        return ""
+    return name(destination.host, destination.port.number if destination.port else 0, destination.subset)
