@@ -70,7 +70,8 @@ def _explain(verdict: Verdict) -> None:
 
 
 def _options() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m tests.golden", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(prog="python -m tests.golden", description=__doc__, formatter_class=raw)
     parser.add_argument("folders", nargs="+", type=Path, metavar="CASE_FOLDER", help="a case, or a folder of cases")
     parser.add_argument("--engine", choices=ENGINES, default="simulate", help=f'"{COMPILE_ONLY}" compiles and makes no calls')
     parser.add_argument("--base", type=Path, default=cases.BASE, help="the GoldenBase every case starts from")

@@ -14,7 +14,6 @@ from tests.golden import replay
 from tests.golden.case import Case
 from tests.golden.world import Certificates
 
-
 COMPILE_ONLY = "none"
 
 

@@ -98,7 +98,8 @@ def table(verdicts: list[Verdict]) -> str:
     for theme in sorted(counts, key=lambda t: (t == "all", t)):
         c = counts[theme]
         cells = [_of(c["equal files"], c["files"]), *(_of(c[f"level {level}"], c["calls"]) for level in LEVELS)]
-        rows.append(f"{theme:8}{c['cases']:>7}" + "".join(f"{cell:>15}" for cell in cells) + (f"  {c['failed']} failed" if c["failed"] else ""))
+        failed = f"  {c['failed']} failed" if c["failed"] else ""
+        rows.append(f"{theme:8}{c['cases']:>7}" + "".join(f"{cell:>15}" for cell in cells) + failed)
     return "\n".join(rows)
 
 
