@@ -78,7 +78,7 @@ def _every_name(view: View, service: Service) -> set[str]:
     """The host, and the names of the aliases that stand for it."""
     names = {service.hostname}
     for alias in service.aliases:
-        names.update((alias.hostname, *_short_names(view, alias.hostname)))
+        names.update((alias.hostname, f"{alias.hostname}.", *_short_names(view, alias.hostname)))
     return names
 
 
@@ -98,7 +98,7 @@ def _tcp(view: View, service: Service, port: Port, relevant: list[VirtualService
                 return [*out, Chain(filters, [], own, metadata)]
             subnets = [s for m in applying for s in m.destination_subnets]
             if subnets:
-                out.append(Chain(filters, [], sorted(subnets), metadata))
+                out.append(Chain(filters, [], sorted(subnets), Metadata({"meshsim": {"source": at}})))
     if not any(c.subnets == own for c in out):
         out.append(Chain(_own(view, service, port, around), [], own, _source(service)))
     return out

@@ -287,28 +287,36 @@ def _is_ip(text: str) -> bool:
 
 
 def _auto_allocate(services: list[Service]) -> None:
-    """One address per host of every ServiceEntry without any, in creation order (Istio's IP auto-allocation controller)."""
+    """One address per host of every ServiceEntry without any: as its status says, else the next free one in creation order."""
+    able = [s for s in services if s.registry == EXTERNAL and not s.resource.spec.addresses and s.resolution != PASSTHROUGH]
+    able = [s for s in able if s.resource.metadata.labels.get(AUTO_ALLOCATE_LABEL) != "false"]
     given: dict[tuple[int, str], str] = {}
-    free = AUTO_RANGE.hosts()
-    for service in services:
-        spec = service.resource.spec
-        if service.registry != EXTERNAL or spec.addresses or service.resolution == PASSTHROUGH:
-            continue
-        if service.resource.metadata.labels.get(AUTO_ALLOCATE_LABEL) == "false":
-            continue
+    for service in able:
+        status = service.resource.raw.get("status") or {}
+        for entry in status.get("addresses") or []:
+            if entry.get("host", service.hostname) == service.hostname and ":" not in entry["value"]:
+                given.setdefault((id(service.resource), service.hostname), entry["value"])
+    taken = set(given.values())
+    free = (str(a) for a in AUTO_RANGE.hosts() if str(a) not in taken)
+    for service in able:
         key = (id(service.resource), service.hostname)
         if key not in given:
-            given[key] = str(next(free))
+            given[key] = next(free)
         service.auto_address = given[key]
 
 
 def _alias(registry: Registry) -> None:
-    """An ExternalName Service is another name of what it points to, if that is a service too."""
+    """An ExternalName Service is another name of what it points to, through other aliases too, if that is a service."""
     by_host: dict[str, list[Service]] = {}
     for service in registry.services:
         by_host.setdefault(service.hostname, []).append(service)
     for alias in registry.services:
-        if alias.resolution == ALIAS:
-            for target in by_host.get(alias.external_name, ()):
-                if target.resolution != ALIAS:
-                    target.aliases = (*target.aliases, alias)
+        if alias.resolution != ALIAS:
+            continue
+        host, seen = alias.external_name, {alias.hostname}
+        while host not in seen and (further := next((s for s in by_host.get(host, ()) if s.resolution == ALIAS), None)):
+            seen.add(host)
+            host = further.external_name
+        for target in by_host.get(host, ()):
+            if target.resolution != ALIAS:
+                target.aliases = (*target.aliases, alias)

@@ -64,6 +64,7 @@ class _Entry:
     kind: str
     http: _Http | None = None
     chains: list[Chain] = field(default_factory=list)
+    http_position: int = 0  # how many chains were there before HTTP was claimed
     locked: bool = False
     bind_to_port: bool = False
     protocol: Protocol = Protocol.AUTO
@@ -103,9 +104,8 @@ class SidecarListeners:
             bind = "127.0.0.1"
         made: list[_Entry] = []
         for service in listener.services:
-            claimed = [p for p in service.ports] or [port]
-            for service_port in claimed:
-                entry = self._claim(listener, service, Port(port.number, service_port.name, port.protocol, service_port.target), bind, service_port)
+            for service_port in service.ports:
+                entry = self._claim(listener, service, Port(port.number, service_port.name, port.protocol, service_port.target), bind)
                 if entry is not None:
                     entry.bind_to_port = bind_to_port
                     made.append(entry)
@@ -124,7 +124,7 @@ class SidecarListeners:
                 if port.protocol is Protocol.UDP or port.number in OWN_PORTS:
                     continue
                 for bind in self._binds(service, port):
-                    self._claim(listener, service, port, bind, port)
+                    self._claim(listener, service, port, bind)
 
     def _binds(self, service: Service, port: Port) -> list[str]:
         """Usually one claim at the default place; a headless service's byte ports claim each endpoint's address."""
@@ -137,7 +137,7 @@ class SidecarListeners:
             return [""]
         return [a for a in dict.fromkeys(e.address for e in endpoints) if a != view.proxy.ip]
 
-    def _claim(self, listener: EgressListener, service: Service, port: Port, bind: str, own: Port) -> _Entry | None:
+    def _claim(self, listener: EgressListener, service: Service, port: Port, bind: str) -> _Entry | None:
         """Adds one service port to the entry of its address and port; None where it has no place there."""
         if port.protocol is Protocol.UDP:
             return None
@@ -150,16 +150,12 @@ class SidecarListeners:
             if found.locked or found.kind != "TCP":
                 return found
             found.kind = "AUTO"
-            found.http = self._http(listener, service, port, found.bind)
+            found.http, found.http_position = self._http(listener, service, port, found.bind), len(found.chains)
             return found
         cidr = address if not bind and byte_chains.is_range(address) else ""
         where = bind or (address if byte_chains.has_address(address) else UNSPECIFIED)
-        vip = where != UNSPECIFIED
         made = byte_chains.chains(
-            self._view, service, own if own.protocol is not Protocol.AUTO else port, listener.virtual_services,
-            cidr=cidr, vip=vip, listen_port=port.number, around=self._around,
-        ) if port.protocol is own.protocol or own.protocol is Protocol.AUTO else byte_chains.chains(
-            self._view, service, port, listener.virtual_services, cidr=cidr, vip=vip, listen_port=port.number, around=self._around
+            self._view, service, port, listener.virtual_services, cidr=cidr, vip=where != UNSPECIFIED, listen_port=port.number, around=self._around
         )
         auto = port.protocol is Protocol.AUTO
         key = (where, port.number)
@@ -175,11 +171,11 @@ class SidecarListeners:
         if found.kind == "TCP" and not auto and found.protocol is not port.protocol and (found.protocol in special or port.protocol in special):
             return None
         if found.kind == "HTTP":
-            found.kind, found.chains = "AUTO", []
+            found.kind = "AUTO"
         elif auto and found.kind == "TCP":
             found.kind = "AUTO"
         if found.http is None and auto:
-            found.http = self._http(listener, service, port, where)
+            found.http, found.http_position = self._http(listener, service, port, where), len(found.chains)
         taken = {c.key for c in found.chains}
         for chain in made:
             if chain.key not in taken:
@@ -211,13 +207,13 @@ class SidecarListeners:
         unix = entry.bind.startswith("unix://")
         chains: list[FilterChain] = []
         default: FilterChain | None = None
-        if entry.http is not None and entry.kind != "TCP":
-            chains.append(self._http_chain(entry, entry.http))
         for chain in entry.chains:
             made = FilterChain(filters=chain.filters, metadata=chain.metadata)
             if chain.sni or chain.subnets:
                 made.filter_chain_match = FilterChainMatch(server_names=chain.sni, prefix_ranges=[_cidr(s) for s in chain.subnets])
             chains.append(made)
+        if entry.http is not None:
+            chains.insert(entry.http_position, self._http_chain(entry, entry.http))
         everything = [c for c in chains if c.filter_chain_match is None]
         if everything and len(chains) > 1:
             default = everything[0]
@@ -242,7 +238,6 @@ class SidecarListeners:
             bind_to_port=None if entry.bind_to_port else False,
             traffic_direction="OUTBOUND",
             max_connections_to_accept_per_socket_event=1,
-            access_log=list(view.access_logs.listener),
             metadata=_place(entry),
         )
 
@@ -289,13 +284,12 @@ class SidecarListeners:
             traffic_direction="OUTBOUND",
             listener_filters_timeout="0s",
             continue_on_listener_filters_timeout=True,
-            access_log=list(self._view.access_logs.listener),
         )
 
     def _virtual_outbound(self) -> Listener:
         view = self._view
         port = view.mesh.proxy_listen_port
-        loop = relay(Weighted([(BLACK_HOLE_CLUSTER, 1)], BLACK_HOLE_CLUSTER), Protocol.TCP, None, self._around)
+        loop = relay(Weighted([(BLACK_HOLE_CLUSTER, 1)], BLACK_HOLE_CLUSTER), Protocol.TCP, None, Surroundings())
         chains = [FilterChain("virtualOutbound-blackhole", FilterChainMatch(destination_port=port), loop)]
         dynamic = view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS"
         if dynamic:

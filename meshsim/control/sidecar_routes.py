@@ -139,7 +139,7 @@ def _from_virtual_services(
     lower = {hostname.lower(): hostname for hostname in known}
     if port != 80:
         candidates = [v for v in candidates if _concerns(view.index.hosts_of(v), lower)]
-    owners = _wildcard_owners(view, candidates, lower)
+    owners = _owners(view, candidates, lower)
     entries: list[_Entry] = []
     spoken_for: set[str] = set()
     context = _context(view, known, port)
@@ -173,18 +173,16 @@ def _concerns(patterns: list[str], lower: dict[str, str]) -> bool:
     return False
 
 
-def _wildcard_owners(view: View, candidates: list[VirtualService], lower: dict[str, str]) -> dict[str, VirtualService]:
-    """For each service the VirtualService whose wildcard host fits it best; of equal ones the first."""
+def _owners(view: View, candidates: list[VirtualService], lower: dict[str, str]) -> dict[str, VirtualService]:
+    """For each service the VirtualService whose host fits it best, if that is a wildcard; of equal ones the first."""
     best: dict[str, tuple[str, VirtualService]] = {}
     for virtual_service in candidates:
-        for pattern in view.index.hosts_of(virtual_service):
-            if not hosts.is_wildcard(pattern):
-                continue
-            for hostname in lower:
-                if hosts.matches(pattern.lower(), hostname):
-                    held = best.get(hostname)
-                    if held is None or hosts.specificity(pattern) < hosts.specificity(held[0]):
-                        best[hostname] = (pattern, virtual_service)
+        for pattern in (h.lower() for h in view.index.hosts_of(virtual_service)):
+            fits = [h for h in lower if hosts.matches(pattern, h)] if hosts.is_wildcard(pattern) else [pattern]
+            for hostname in fits:
+                held = best.get(hostname)
+                if held is None or hosts.specificity(pattern) < hosts.specificity(held[0]):
+                    best[hostname] = (pattern, virtual_service)
     return {hostname: owner for hostname, (_, owner) in best.items()}
 
 
