@@ -14,7 +14,9 @@ from meshsim.control import gateways
 from meshsim.control.clusters import clusters
 from meshsim.control.gateway_listeners import gateway_listeners
 from meshsim.control.gateway_routes import gateway_routes
+from meshsim.control.inbound import inbound_clusters, inbound_listeners
 from meshsim.control.mesh_index import MeshIndex
+from meshsim.control.name_table import name_table
 from meshsim.control.sidecar_listeners import SidecarListeners
 from meshsim.control.view import View
 from meshsim.resources.mesh_config import MeshConfig
@@ -33,9 +35,10 @@ def compile(mesh: MeshIndex, proxy: Proxy) -> xds.ProxyConfig:
     made, assignments = clusters(view)
     if proxy.is_sidecar:
         outbound = SidecarListeners(view)
-        listeners = outbound.build()
+        listeners = [*outbound.build(), *inbound_listeners(view)]
+        made += inbound_clusters(view)
         routes = list(outbound.routes.values())
     else:
         merged = gateways.merge(view.gateways, view.targets)
         listeners, routes = gateway_listeners(view, merged), gateway_routes(view, merged)
-    return xds.ProxyConfig(listeners=listeners, clusters=made, routes=routes, endpoints=assignments)
+    return xds.ProxyConfig(listeners=listeners, clusters=made, routes=routes, endpoints=assignments, name_table=name_table(view))
