@@ -1,0 +1,82 @@
+"""The `meshsim` command: arguments in, text out.
+
+How this works: each command is a module of its own that is imported when it is called, so that `trace` and `validate` start without the
+libraries of the live mesh. A mistake of the user's is a line on standard error and exit status 2, never a traceback.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import click
+
+COMMANDS = {
+    "demo": "play a walk-through on a running mesh, step by step",
+    "run": "run a command as if it were in a pod of a running mesh",
+    "trace": "say where a request goes, hop by hop, and why",
+    "config": "show what a proxy is told",
+    "validate": "check files as Istio would, every mistake at once",
+    "certs": "show a pod's certificate",
+    "schema": "print the JSON Schema of a kind",
+}
+USER_MISTAKE = 2
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and exit with its status."""
+    import click
+
+    from meshsim.errors import MeshsimError
+
+    group = _group()
+    try:
+        status = group.main(args=arguments, prog_name="meshsim", standalone_mode=False)
+    except click.ClickException as e:
+        e.show()
+        status = e.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        status = 130
+    except MeshsimError as e:
+        print(_worded(e), file=sys.stderr)
+        status = USER_MISTAKE
+    except BrokenPipeError:  # somebody piped us into `head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        status = 0
+    sys.exit(status if isinstance(status, int) else 0)
+
+
+def _worded(error: Exception) -> str:
+    from meshsim.errors import ConfigError
+
+    text = str(error)
+    return text if isinstance(error, ConfigError) else f"meshsim: {text}"
+
+
+def _group() -> click.Group:
+    import click
+
+    import meshsim
+
+    class Lazy(click.Group):
+        """Commands by name, imported when one is asked for."""
+
+        def list_commands(self, ctx: click.Context) -> list[str]:
+            return list(COMMANDS)
+
+        def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+            if cmd_name not in COMMANDS:
+                return None
+            command: click.Command = importlib.import_module(f"meshsim.cli.{cmd_name}").command
+            return command
+
+        def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+            with formatter.section("Commands"):
+                formatter.write_dl(list(COMMANDS.items()))
+
+    text = "Istio's way out of the mesh, on a laptop: the YAML you apply to Istio, and what it does."
+    settings = {"help_option_names": ["-h", "--help"]}
+    return click.version_option(meshsim.__version__, prog_name="meshsim")(Lazy("meshsim", help=text, context_settings=settings))

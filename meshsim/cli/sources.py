@@ -1,0 +1,54 @@
+"""Where a command's YAML comes from: a scenario's name, files, folders, or standard input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any as Json
+
+import click
+
+from meshsim.errors import MeshsimError
+from meshsim.mesh import Mesh, load
+
+_PACKAGE = Path(__file__).resolve().parent.parent
+HOMES = (_PACKAGE.parent / "scenarios", _PACKAGE / "_scenarios")  # a checkout's, and a wheel's
+
+
+def file_option(command: Callable[..., Json]) -> Callable[..., Json]:
+    """The option `-f FILE|DIR|-`, which may be repeated."""
+    text = "a file, a folder, or - for standard input; may be repeated"
+    return click.option("-f", "--file", "files", multiple=True, metavar="FILE|DIR|-", help=text)(command)
+
+
+def scenarios() -> list[Path]:
+    """The folders of the scenarios that came with meshsim."""
+    home = next((h for h in HOMES if h.is_dir()), None)
+    return sorted(p for p in home.iterdir() if p.is_dir()) if home else []
+
+
+def find(name: str) -> Path:
+    """A path as given, or a scenario by name (`scenarios/x` and `x` both mean the one that came with meshsim).
+
+    Raises MeshsimError.
+    """
+    path = Path(name)
+    if name == "-" or path.exists():
+        return path
+    bare = name.removeprefix("scenarios/").rstrip("/")
+    for folder in scenarios():
+        if folder.name == bare:
+            return folder
+    known = ", ".join(p.name for p in scenarios())
+    raise MeshsimError(f"no file, folder or scenario {name!r}; scenarios are: {known}")
+
+
+def load_mesh(names: tuple[str, ...] | list[str], files: tuple[str, ...] = ()) -> Mesh:
+    """The mesh of these sources. Raises MeshsimError where there are none, ConfigError for what is wrong in them."""
+    sources = [find(name) for name in (*names, *files)]
+    if not sources:
+        raise MeshsimError("no YAML given: name a scenario, or use -f FILE")
+    mesh = load(*sources)
+    for problem in mesh.problems:
+        click.echo(str(problem), err=True)
+    return mesh

@@ -1,0 +1,146 @@
+"""A mesh: what was loaded, what each proxy is told, what a call would do, and the mesh alive.
+
+    mesh = meshsim.load("scenarios/egress-gateway-http")
+    mesh.config("sleep").clusters
+    async with mesh.run() as live:
+        reply = await live.pod("sleep").get("http://edition.cnn.com/politics")
+
+How this works: this is the one place that puts the layers together. `load` reads resources; `config` compiles them for one proxy, once;
+`simulate` walks that configuration; `run` places it on this machine (live.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+from typing import Any as Json
+
+from meshsim import cluster, control, topology, xds
+from meshsim.control.mesh_index import MeshIndex
+from meshsim.deployments import deployed
+from meshsim.errors import MeshsimError, Problem
+from meshsim.resources import Documents, Resource
+from meshsim.resources import load as load_documents
+from meshsim.resources.external_server import ExternalServerSpec
+from meshsim.resources.mesh_config import MeshConfig
+
+if TYPE_CHECKING:
+    from meshsim.live import LiveMesh
+
+
+class UnknownPod(MeshsimError):
+    """No pod of the mesh has that name; the text lists those that exist."""
+
+
+class PodPlace(NamedTuple):
+    """A pod with an address, and its proxy if it has one."""
+
+    name: str
+    namespace: str
+    address: str
+    app: str
+    proxy: topology.Proxy | None
+
+    @property
+    def is_gateway(self) -> bool:
+        return self.proxy is not None and not self.proxy.is_sidecar
+
+
+def load(*paths: str | Path, stdin: str | None = None) -> Mesh:
+    """The mesh that files, folders and "-" (standard input) describe. Raises ConfigError with every mistake at once."""
+    return Mesh(load_documents(*paths, stdin=stdin).require())
+
+
+class Mesh:
+    """Resources and everything that follows from them. A mesh does not change; `changed` makes another one."""
+
+    def __init__(self, documents: Documents):
+        self.documents = documents
+        self.problems: list[Problem] = documents.problems
+        self.resources: list[Resource[Json]] = deployed(documents.resources)
+        self._configs: dict[str, xds.ProxyConfig] = {}
+
+    def changed(self, resources: Iterable[Resource[Json]]) -> Mesh:
+        """A mesh with these resources instead."""
+        return Mesh(Documents(resources=list(resources)))
+
+    @cached_property
+    def mesh_config(self) -> MeshConfig:
+        """The MeshConfig loaded last, else Istio's defaults."""
+        found = [r.spec for r in self.resources if r.kind == "MeshConfig"]
+        return found[-1] if found else MeshConfig()
+
+    @cached_property
+    def proxies(self) -> list[topology.Proxy]:
+        return topology.proxies(self.resources)
+
+    @cached_property
+    def pods(self) -> list[PodPlace]:
+        """Every pod that has an address, in the order loaded."""
+        by_pod = {(p.namespace, p.pod): p for p in self.proxies}
+        found = []
+        for pod in self.resources:
+            if pod.kind == "Pod" and pod.spec.status is not None and pod.spec.status.pod_ip:
+                app = pod.metadata.labels.get("app", pod.name)
+                found.append(PodPlace(pod.name, pod.namespace, pod.spec.status.pod_ip, app, by_pod.get((pod.namespace, pod.name))))
+        return found
+
+    @cached_property
+    def external_servers(self) -> list[ExternalServerSpec]:
+        return [r.spec for r in self.resources if r.kind == "ExternalServer"]
+
+    def pod(self, name: str) -> PodPlace:
+        """A pod by its name or its `app` label, alone or as `NAMESPACE/NAME` or `NAME.NAMESPACE`. Raises UnknownPod."""
+        namespace, slash, bare = name.rpartition("/")
+        for pod in self.pods:
+            if slash:
+                fits = pod.namespace == namespace and bare in (pod.name, pod.app)
+            else:
+                fits = name in (pod.name, pod.app, f"{pod.name}.{pod.namespace}", f"{pod.app}.{pod.namespace}")
+            if fits:
+                return pod
+        known = ", ".join(f"{p.namespace}/{p.app}" for p in self.pods) or "none"
+        raise UnknownPod(f"no pod {name!r}; there are: {known}")
+
+    def proxy(self, name: str) -> topology.Proxy:
+        """The proxy of a pod, named as for `pod`. Raises UnknownPod, also for a pod without a proxy."""
+        pod = self.pod(name)
+        if pod.proxy is None:
+            raise UnknownPod(f"pod {pod.namespace}/{pod.name} has no proxy")
+        return pod.proxy
+
+    def config(self, proxy: str | topology.Proxy) -> xds.ProxyConfig:
+        """What a proxy is told: exactly what istiod would send it."""
+        if isinstance(proxy, str):
+            proxy = self.proxy(proxy)
+        key = f"{proxy.namespace}/{proxy.name}"
+        if key not in self._configs:
+            self._configs[key] = control.compile(self._index, proxy)
+        return self._configs[key]
+
+    def run(self, *, processes: bool = False, seed: int = 0, cacerts: Path | None = None) -> LiveMesh:
+        """The mesh alive on this machine, to be entered with `async with`; see LiveMesh."""
+        from meshsim.live import LiveMesh
+
+        return LiveMesh(self, processes=processes, seed=seed, cacerts=cacerts)
+
+    @cached_property
+    def _index(self) -> MeshIndex:
+        return control.index(self.resources, self.mesh_config)
+
+    @cached_property
+    def names(self) -> dict[str, list[str]]:
+        """What the cluster's DNS knows: external servers, Services with an address, headless ones by their pods, aliases."""
+        return cluster.names(self.resources)
+
+    @cached_property
+    def services(self) -> dict[str, list[str]]:
+        """Where each ClusterIP and port leads: every ready `address:port` behind it."""
+        return cluster.services(self.resources)
+
+    @cached_property
+    def secrets(self) -> dict[tuple[str, str], dict[str, bytes]]:
+        """The contents of Secrets by namespace and name."""
+        return cluster.secrets(self.resources)
