@@ -1,0 +1,584 @@
+"""One HTTP request through one proxy, without a socket: what to send, what to answer, what to try again, what to log.
+
+How this works: the caller, live or simulated, feeds what happens in and does what comes out:
+
+    begin()             -> Reply | Wait | Attempt         the request head is complete
+    resume()            -> Reply | Wait | Attempt         the time of a Wait has passed
+    responded(head)     -> Forward | Wait | Reply         the upstream's response head
+    failed(reset, ...)  -> Reply | Wait | Cut             the attempt ended without (the rest of) a response
+    timed_out(which)    -> Reply | Wait | Cut
+
+`Reply` and `Forward` go to the client, `Attempt` to a host, `Cut` ends what cannot be answered any more. The order of decisions is the
+connection manager's: what every request must have, headers, path, route, filters in their order, then the router. `entry` is the
+access-log entry all the while; `finish` completes it.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from meshsim import hosts
+from meshsim.routing import cors, faults, hashing, headers, paths, rbac, replies, routes
+from meshsim.routing.clusters import DYNAMIC, Cluster, Host
+from meshsim.routing.entry import Entry
+from meshsim.routing.facts import Downstream
+from meshsim.routing.message import Headers, Request, Response, replaced, without
+from meshsim.routing.replies import Local
+from meshsim.routing.retries import Reset, Retries, Verdict
+from meshsim.routing.routes import CompiledRoute
+from meshsim.routing.transport import Transport, transport
+from meshsim.xds.message import seconds
+from meshsim.xds.route import ClusterWeight, HashPolicy, Route, RouteAction, RouteConfiguration, VirtualHost
+
+if TYPE_CHECKING:
+    from meshsim.routing.manager import Manager
+
+DEFAULT_TIMEOUT = 15.0  # seconds; Envoy's where a route names none
+
+
+@dataclass(slots=True)
+class Reply:
+    """A response of the proxy's own. `close`: the connection ends with it."""
+
+    response: Response
+    body: bytes = b""
+    close: bool = False
+
+
+@dataclass(slots=True)
+class Wait:
+    """Do nothing for some seconds, then `resume`."""
+
+    seconds: float
+
+
+@dataclass(slots=True)
+class Attempt:
+    """Send the request to a host.
+
+    request: the head as it goes out. http2: how. transport: TLS and PROXY header, if any. name: what a dynamic cluster must resolve first.
+    per_try_timeout: seconds for this attempt, 0 for none.
+    """
+
+    cluster: Cluster
+    host: Host
+    request: Request
+    http2: bool
+    transport: Transport
+    per_try_timeout: float = 0.0
+    number: int = 1
+
+
+@dataclass(slots=True)
+class Forward:
+    """The upstream's response, as the client gets it; the body follows as it comes."""
+
+    response: Response
+
+
+@dataclass(slots=True)
+class Cut:
+    """End the downstream stream: the response had begun."""
+
+
+@dataclass(slots=True)
+class Lookup:
+    """Resolve a name, then `looked_up`: the cluster's hosts are what requests ask for."""
+
+    name: str
+    port: int
+
+
+Step = Reply | Wait | Attempt | Forward | Cut | Lookup
+
+
+@dataclass(slots=True)
+class Mirror:
+    """A copy of the request to send beside the real one; nobody waits for it."""
+
+    cluster: Cluster
+    request: Request
+
+
+class Exchange:
+    """One request."""
+
+    def __init__(self, manager: Manager, downstream: Downstream, request: Request, now: float):
+        self.manager, self.downstream, self.request = manager, downstream, request
+        self.runtime = manager.runtime
+        self._rng: random.Random = manager.runtime.rng
+        self.entry = Entry(downstream, start=now, listener=manager.listener)
+        self._log_request()
+        self.entry.remote = downstream.source
+        self.selected: CompiledRoute | None = None
+        self.cluster: Cluster | None = None
+        self.mirrors: list[Mirror] = []
+        self.timeout = 0.0
+        self._leg: ClusterWeight | None = None
+        self._host: Host | None = None
+        self._tried: list[Host] = []
+        self._retries: Retries | None = None
+        self._hash: int | None = None
+        self._set_cookie = ""
+        self._after_wait: Callable[[], Step] = self._route_it
+        self._pending_filters: list[Callable[[], Step | None]] = []
+        self._responded = False
+        self._retried = False
+        self._decorator = ""
+        self._response_extras: Headers = []
+        self._finalized = False
+
+    # Events --------------------------------------------------------------------------------------------------------------------------
+
+    def begin(self) -> Step:
+        """The head of the request is complete: what becomes of it."""
+        request, config = self.request, self.manager.config
+        if request.version in ("HTTP/1.1", "HTTP/1.0") and not request.authority and not request.values("host"):
+            return self.local(replies.NO_HOST_HEADER)
+        if not request.path.startswith("/") and request.method != "CONNECT":
+            return self.local(replies.RELATIVE_PATH)
+        if request.upgrade == "h2c":
+            request.upgrade = ""
+        self.entry.remote = headers.incoming(request, self.downstream, config, self._rng)
+        try:
+            path = self.manager.normalize(request.path) if request.method != "CONNECT" else request.path
+        except paths.RedirectTo as e:
+            self._log_request()
+            return self._reply(Local(307, "", "path_normalization_failed"), [("location", e.path)])
+        self._log_request()
+        if path is None:
+            return self.local(replies.BAD_PATH)
+        request.path = path
+        table = self.manager.table()
+        if table is None:
+            return self.local(replies.NO_ROUTE_TABLE)
+        self.selected = table.route(request, self._rng)
+        self._choose_cluster()
+        self._decorate()
+        self._log_request()
+        if request.upgrade and not self._upgrade_allowed(request.upgrade):
+            return self.local(replies.NO_UPGRADE)
+        self._pending_filters = [lambda f=f: f(self) for f in self.manager.filters]  # type: ignore[misc]
+        return self._filter()
+
+    def resume(self) -> Step:
+        return self._after_wait()
+
+    def looked_up(self, name: str, port: int, addresses: list[str]) -> Step:
+        """What a `Lookup` found."""
+        assert self.cluster is not None
+        if not addresses:
+            return self.local(replies.NO_ADDRESS)
+        return self._attempt_at(self.cluster.dynamic_host(name, port, addresses[0]))
+
+    def responded(self, response: Response) -> Step:
+        """The head of the upstream's response."""
+        assert self.cluster is not None and self._host is not None
+        self.cluster.report(self._host, response.status)
+        if self._retries is not None:
+            verdict = self._retries.after_response(response)
+            if verdict is Verdict.RETRY:
+                return self._again()
+            if verdict is Verdict.EXCEEDED:
+                self.entry.flag("URX")
+        self.entry.code, self.entry.details = response.status, "via_upstream"
+        self._responded = True
+        kept = [(n, v) for n, v in response.headers if n not in _DROPPED_FROM_RESPONSES]
+        if self.request.upgrade and response.status == 101:
+            kept.append(("connection", "Upgrade"))
+            kept += [("upgrade", v) for n, v in response.headers if n == "upgrade"]
+        elif not self.manager.suppresses:
+            kept.append((headers.SERVICE_TIME, str(self._service_time())))
+        return Forward(self._outgoing(Response(response.status, kept, response.ends), from_upstream=True))
+
+    def failed(self, reset: Reset, reason: str = "", *, sent: bool = True) -> Step:
+        """The attempt ended without a whole response. reason: the transport's words; sent: whether any of the request was given to it."""
+        assert self.cluster is not None
+        reason = reason.replace(" ", "_")
+        if reason:
+            self.entry.upstream_failure = reason
+        if self._host is not None:
+            self.cluster.report(self._host, None)
+        if self._responded:
+            details, flag = replies.upstream_broke_off(reset)
+            self.entry.details = details
+            self.entry.flag(flag)
+            return Cut()
+        if self._retries is not None:
+            verdict = self._retries.after_reset(reset, sent=sent)
+            if verdict is Verdict.RETRY:
+                return self._again()
+            if verdict is Verdict.EXCEEDED:
+                self.entry.flag("URX")
+        extra = [("x-envoy-overloaded", "true")] if reset is Reset.OVERFLOW else []
+        return self._reply(replies.upstream_failed(reset, reason, retried=self._retried), extra)
+
+    def timed_out(self) -> Step:
+        """The route's timeout, which starts when the request is complete."""
+        if self._responded:
+            self.entry.flag("UT")
+            self.entry.details = replies.TIMEOUT.details
+            return Cut()
+        self._report_timeout()
+        return self.local(replies.TIMEOUT)
+
+    def try_timed_out(self) -> Step:
+        """The time of one attempt."""
+        if self._responded:
+            return Cut()
+        self._report_timeout()
+        if self._retries is not None:
+            verdict = self._retries.after_reset(Reset.LOCAL, sent=True)
+            if verdict is Verdict.RETRY:
+                return self._again()
+            if verdict is Verdict.EXCEEDED:
+                self.entry.flag("URX")
+        return self.local(replies.PER_TRY_TIMEOUT)
+
+    def idle(self, *, request_complete: bool) -> Step:
+        """Nothing moved for the stream's idle timeout."""
+        if self._responded:
+            self.entry.flag("SI")
+            self.entry.details = replies.STREAM_IDLE.details
+            return Cut()
+        return self.local(replies.STREAM_IDLE if request_complete else replies.REQUEST_IDLE)
+
+    def downstream_gone(self, *, reset: bool = False, details: str = "") -> None:
+        """The client went away before the end; reset: it gave up an HTTP/2 stream."""
+        self.entry.flag("DR" if reset else "DC")
+        self.entry.details = details or ("http2.remote_reset" if reset else "downstream_remote_disconnect")
+        if not self._responded:
+            self.entry.code = 0
+
+    def finish(self, now: float, received: int, sent: int) -> Entry:
+        """The stream is over: body bytes both ways. The entry, complete."""
+        self.entry.end, self.entry.received, self.entry.sent = now, received, sent
+        self._log_request()
+        return self.entry
+
+    # Route ---------------------------------------------------------------------------------------------------------------------------
+
+    def _log_request(self) -> None:
+        entry, request = self.entry, self.request
+        entry.method, entry.path, entry.authority, entry.scheme = request.method, request.path, request.authority, request.scheme
+        entry.protocol, entry.request_headers = request.version, request.headers
+
+    def _choose_cluster(self) -> None:
+        """The cluster of the route, which logs name even where a filter then answers."""
+        if self.selected is None:
+            return
+        route = self.selected.route
+        self.entry.route = route.name
+        action = route.route
+        if action is None:
+            return
+        name = action.cluster or ""
+        if action.weighted_clusters is not None:
+            self._leg = action.weighted_clusters.clusters[routes.weighted(action.weighted_clusters, self._rng)]
+            name = self._leg.name
+        elif action.cluster_header:
+            name = self.request.first(action.cluster_header.lower()) or ""
+        self.cluster = self.runtime.clusters.get(name)
+        if self.cluster is not None:
+            self.entry.cluster, self.entry.alt_cluster = name, self.cluster.config.alt_stat_name
+
+    def _decorate(self) -> None:
+        """The operation's name for tracing: told to the next proxy on the way out, taken from the last one on the way in."""
+        decorator = self.selected.route.decorator if self.selected else None
+        if self.manager.config.tracing is None:
+            return
+        if self.manager.is_egress:
+            if decorator is not None and decorator.operation and decorator.propagate is not False:
+                self.request.headers = replaced(self.request.headers, headers.DECORATOR, decorator.operation)
+        else:
+            told = self.request.first(headers.DECORATOR)
+            self.request.headers = without(self.request.headers, headers.DECORATOR)
+            if told is None and decorator is not None and decorator.propagate is not False:
+                self._decorator = decorator.operation
+
+    def _upgrade_allowed(self, kind: str) -> bool:
+        action = self.selected.route.route if self.selected else None
+        for upgrade in [*(action.upgrade_configs if action else ()), *self.manager.config.upgrade_configs]:
+            if upgrade.upgrade_type.lower() == kind:
+                return upgrade.enabled is not False
+        return False
+
+    # Filters -------------------------------------------------------------------------------------------------------------------------
+
+    def _filter(self) -> Step:
+        while self._pending_filters:
+            step = self._pending_filters.pop(0)()
+            if step is not None:
+                self._after_wait = self._filter
+                return step
+        return self._route_it()
+
+    def deny(self, verdict: rbac.Verdict) -> Step:
+        return self.local(Local(rbac.DENIED_STATUS, rbac.DENIED_BODY, verdict.details))
+
+    def caller(self) -> rbac.Caller:
+        remote = self.entry.remote or self.downstream.source
+        return rbac.Caller(self.downstream, self.request, remote.host)
+
+    def inject(self, fault: faults.Fault) -> Step | None:
+        """Do what a fault says: wait, then end the request or let it go on."""
+
+        def abort() -> Step | None:
+            if fault.status is None:
+                return None
+            if fault.grpc is not None:
+                extra = [("grpc-status", str(fault.grpc)), ("content-type", "application/grpc")]
+                return self._reply(replies.FAULT._replace(status=200, body=""), extra)
+            return self.local(replies.FAULT._replace(status=fault.status))
+
+        if fault.delay is not None:
+            self.entry.flag("DI")
+            self._pending_filters.insert(0, abort)
+            return Wait(fault.delay)
+        return abort()
+
+    def allow_origin(self, policy: cors.Policy) -> Step | None:
+        """Answer a preflight request, or remember what the response must say."""
+        decision = policy.decide(self.request)
+        if decision.preflight:
+            return self._reply(Local(200, "", "cors_response"), decision.headers)
+        self._response_extras += decision.headers
+        return None
+
+    # Router --------------------------------------------------------------------------------------------------------------------------
+
+    def _route_it(self) -> Step:
+        if self.selected is None:
+            return self.local(replies.NO_ROUTE)
+        route = self.selected.route
+        if route.redirect is not None:
+            status, location = paths.redirect(route.redirect, route, self.request)
+            return self._reply(Local(status, "", "direct_response"), [("location", location)])
+        if route.direct_response is not None:
+            body = route.direct_response.body.inline_string if route.direct_response.body else None
+            return self.local(Local(route.direct_response.status, body or "", "direct_response"))
+        action = route.route
+        if action is None:
+            return self.local(replies.NO_ROUTE)
+        if self.cluster is None:
+            not_found = 404 if action.cluster_not_found_response_code == "NOT_FOUND" else 503
+            return self.local(replies.NO_CLUSTER._replace(status=not_found))
+        policy = action.retry_policy or self.selected.host.config.retry_policy
+        if policy is not None and policy.retry_on:
+            self._retries = Retries(policy, self._rng)
+        self.timeout = seconds(action.timeout, DEFAULT_TIMEOUT)
+        self._hash = self._hashed(action.hash_policy)
+        return self._attempt()
+
+    def _attempt(self) -> Step:
+        assert self.cluster is not None
+        if self.cluster.type == DYNAMIC:
+            self._finalize()
+            bare = hosts.strip_port(self.request.authority)
+            port = self.request.authority[len(bare) + 1 :]
+            return Lookup(bare, int(port) if port else 443 if self.cluster.config.transport_socket else 80)
+        avoid = self._tried if self._retries and self._retries.avoids_previous_hosts else []
+        tries = self._retries.host_attempts if self._retries else 1
+        destination = self.downstream.destination if self.downstream.restored else None
+        host = self.cluster.pick(key=self._hash, destination=destination, avoid=avoid, tries=tries)
+        if host is None:
+            self.entry.attempts += 1
+            return self.local(replies.NO_HOST)
+        return self._attempt_at(host)
+
+    def _attempt_at(self, host: Host) -> Attempt:
+        assert self.cluster is not None
+        self._host = host
+        self._tried.append(host)
+        entry = self.entry
+        entry.attempts += 1
+        entry.upstream, entry.upstream_name, entry.upstream_failure = host.name, host.hostname or host.name, ""
+        first = not self._finalized
+        if first:
+            self._finalize()
+        if self.selected and self.selected.host.config.include_request_attempt_count:
+            self.request.headers = replaced(self.request.headers, headers.ATTEMPTS, str(entry.attempts))
+        if first:
+            self._mirror()
+        http2 = self.cluster.speaks_http2(self.request.version == "HTTP/2")
+        entry.upstream_protocol = "HTTP/2" if http2 else "HTTP/1.1"
+        way = transport(self.cluster, host, self.request.authority, http2)
+        entry.upstream_sni = way.sni
+        return Attempt(
+            self.cluster, host, self.request, http2, way, self._retries.per_try_timeout if self._retries else 0.0, entry.attempts
+        )
+
+    def _again(self) -> Wait:
+        assert self._retries is not None
+        self._retried = True
+        self._after_wait = self._attempt
+        return Wait(self._retries.delay())
+
+    def _report_timeout(self) -> None:
+        if self.cluster is not None and self._host is not None:
+            self.cluster.report(self._host, 504)
+
+    def _finalize(self) -> None:
+        """Change the request as its route says: headers, then host, then path."""
+        self._finalized = True
+        assert self.selected is not None
+        request, route = self.request, self.selected.route
+        action = route.route
+        assert action is not None
+        limit = self._retries.per_try_timeout if self._retries and self._retries.per_try_timeout else self.timeout
+        if limit and not self.manager.suppresses:
+            request.headers = replaced(request.headers, headers.EXPECTED_TIMEOUT, str(int(limit * 1000)))
+        levels = [(h.request_headers_to_remove, h.request_headers_to_add) for h in self._levels()]
+        request.headers = headers.changed(request.headers, levels, self._substitute)
+        self._rewrite_host(action)
+        if action.prefix_rewrite or action.regex_rewrite is not None:
+            path = paths.rewritten(request.path, route.match, action.prefix_rewrite, action.regex_rewrite)
+            if not self.manager.suppresses:
+                request.headers = replaced(request.headers, headers.ORIGINAL_PATH, request.path)
+            request.path = path
+        self._log_request()
+
+    def _levels(self) -> list[ClusterWeight | Route | VirtualHost | RouteConfiguration]:
+        """Where header operations come from, in the order they apply."""
+        assert self.selected is not None
+        host = self.selected.host
+        leg = [self._leg] if self._leg is not None else []
+        return [*leg, self.selected.route, host.config, host.table.config]
+
+    def _rewrite_host(self, action: RouteAction) -> None:
+        request = self.request
+        if self._leg is not None and self._leg.host_rewrite_literal:
+            request.authority = self._leg.host_rewrite_literal
+            return
+        new = action.host_rewrite_literal
+        if action.auto_host_rewrite and self._host is not None:
+            new = self._host.hostname
+        if not new or new == request.authority:
+            return
+        if action.append_x_forwarded_host:
+            request.headers.append(("x-forwarded-host", request.authority))
+        if not self.manager.suppresses:
+            request.headers = replaced(request.headers, headers.ORIGINAL_HOST, request.authority)
+        request.authority = new
+
+    def _mirror(self) -> None:
+        """Copies for `request_mirror_policies`, as the request goes out; each says in its host that it is one."""
+        action = self.selected.route.route if self.selected else None
+        for policy in action.request_mirror_policies if action else ():
+            if policy.runtime_fraction is not None and not routes.chance(policy.runtime_fraction, self._rng):
+                continue
+            cluster = self.runtime.clusters.get(policy.cluster)
+            if cluster is None:
+                continue
+            authority = self.request.authority
+            if not policy.disable_shadow_host_suffix_append:
+                bare = hosts.strip_port(authority)
+                authority = f"{bare}-shadow{authority[len(bare):]}"
+            copy = replaced(self.request.headers, headers.INTERNAL, "true")
+            before = self.request.first(headers.XFF)
+            own = self.runtime.local_address
+            copy = replaced(copy, headers.XFF, f"{before},{own}" if before else own)
+            request = self.request
+            self.mirrors.append(
+                Mirror(cluster, Request(request.method, request.path, authority, request.scheme, copy, request.version, request.ends))
+            )
+
+    def _hashed(self, policies: list[HashPolicy]) -> int | None:
+        """The hash that keeps requests of one kind on one host."""
+        found: int | None = None
+        for policy in policies:
+            value: int | None = None
+            if policy.header is not None:
+                values = self.request.values(policy.header.header_name.lower())
+                value = hashing.xxh64(",".join(values).encode("latin-1")) if values else None
+            elif policy.cookie is not None:
+                value = self._cookie_hash(policy)
+            elif policy.query_parameter is not None:
+                text = self.request.query.get(policy.query_parameter.name)
+                value = hashing.xxh64(text.encode("latin-1")) if text is not None else None
+            elif policy.connection_properties is not None and policy.connection_properties.source_ip:
+                value = hashing.xxh64(self.downstream.source.host.encode())
+            if value is not None:
+                found = hashing.combined(found, value)
+                if policy.terminal:
+                    break
+        return found
+
+    def _cookie_hash(self, policy: HashPolicy) -> int | None:
+        cookie = policy.cookie
+        assert cookie is not None
+        for line in self.request.values("cookie"):
+            for pair in line.split(";"):
+                name, _, value = pair.strip().partition("=")
+                if name == cookie.name:
+                    return hashing.xxh64(value.strip('"').encode("latin-1"))
+        if cookie.ttl is None:
+            return None
+        value = f"{self._rng.getrandbits(64):016x}"
+        text = f'{cookie.name}="{value}"'
+        age = int(seconds(cookie.ttl))
+        text += f"; Max-Age={age}" if age else ""
+        text += f"; Path={cookie.path}" if cookie.path else ""
+        self._response_extras.append(("set-cookie", text + "; HttpOnly"))
+        return hashing.xxh64(value.encode())
+
+    # Response ------------------------------------------------------------------------------------------------------------------------
+
+    def local(self, reply: Local) -> Reply:
+        """Answer with a row of the table."""
+        return self._reply(reply, [])
+
+    def _reply(self, reply: Local, extra: Headers) -> Reply:
+        entry = self.entry
+        if reply.flag:
+            entry.flag(reply.flag)
+        if reply.details:
+            entry.details = reply.details
+        status, body, fields = reply.status, reply.body, list(extra)
+        if (self.request.first("content-type") or "").startswith("application/grpc") and reply.details != "direct_response":
+            fields += [("grpc-status", str(replies.GRPC_STATUS.get(status, replies.GRPC_UNKNOWN)))]
+            fields += [("grpc-message", body)] if body else []
+            fields.append(("content-type", "application/grpc"))
+            status, body = 200, ""
+        elif body:
+            fields += [("content-length", str(len(body.encode()))), ("content-type", "text/plain")]
+        elif status >= 200 and status not in (204, 304):
+            fields.append(("content-length", "0"))
+        entry.code = status
+        self._responded = True
+        return Reply(self._outgoing(Response(status, fields, not body), from_upstream=False), body.encode(), reply.closes)
+
+    def _outgoing(self, response: Response, *, from_upstream: bool) -> Response:
+        """What the configuration and the connection manager do to every response."""
+        manager = self.manager
+        response.headers = [*response.headers, *self._response_extras]
+        routed = self.selected is not None and (self.selected.route.route is not None or self.entry.details == "direct_response")
+        if from_upstream or routed:
+            levels = [(h.response_headers_to_remove, h.response_headers_to_add) for h in self._levels()]
+            response.headers = headers.changed(response.headers, levels, self._substitute)
+        if manager.config.tracing is not None:
+            if manager.is_egress:
+                response.headers = without(response.headers, headers.DECORATOR)
+            elif self._decorator:
+                response.headers = replaced(response.headers, headers.DECORATOR, self._decorator)
+        if not any(name == "date" for name, _ in response.headers):
+            response.headers.append(("date", self.runtime.http_date()))
+        mode, name = manager.config.server_header_transformation, manager.config.server_name or "envoy"
+        if mode == "OVERWRITE" or (mode == "APPEND_IF_ABSENT" and response.first("server") is None):
+            response.headers = replaced(response.headers, "server", name)
+        if manager.config.always_set_request_id_in_response and (own := self.request.first(headers.REQUEST_ID)):
+            response.headers = replaced(response.headers, headers.REQUEST_ID, own)
+        self.entry.response_headers = response.headers
+        return response
+
+    def _service_time(self) -> int:
+        return int((self.runtime.clock() - self.entry.start) * 1000)
+
+    def _substitute(self, value: str) -> str:
+        return self.runtime.substitute(value, self.entry)
+
+
+_DROPPED_FROM_RESPONSES = frozenset(("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", headers.SERVICE_TIME))
