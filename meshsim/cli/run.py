@@ -1,0 +1,44 @@
+"""meshsim run SCENARIO -- COMMAND: a mesh of real processes, and a command in one of its pods."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import click
+
+from meshsim.cli.sources import file_option, load_mesh
+from meshsim.mesh import Mesh
+
+
+@click.command("run", context_settings={"ignore_unknown_options": True})
+@click.argument("scenario", nargs=1, required=False)
+@click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
+@file_option
+@click.option("--from", "sender", default="sleep", metavar="[NS/]POD", help="the pod to run it in; default: sleep")
+@click.option("--logs", is_flag=True, help="print what each proxy logged, afterwards")
+def command(scenario: str | None, words: tuple[str, ...], files: tuple[str, ...], sender: str, logs: bool) -> int:
+    """Start the mesh, run COMMAND as if it were in a pod, and end with its exit status.
+
+    Without COMMAND your shell opens; exit ends the mesh. Nothing is left behind.
+    """
+    names = [scenario] if scenario else []
+    mesh = load_mesh(names, files)
+    mesh.pod(sender)
+    return asyncio.run(_run(mesh, sender, words, logs))
+
+
+async def _run(mesh: Mesh, sender: str, words: tuple[str, ...], logs: bool) -> int:
+    async with mesh.run(processes=True) as live:
+        pod = live.pod(sender)
+        if not words:
+            words = (os.environ.get("SHELL", "/bin/sh"),)
+            click.echo(f"in {pod.namespace}/{pod.name}; exit ends the mesh", err=True)
+        status = await pod.run(*words)
+        if status == 127:
+            click.echo(f"meshsim: {words[0]}: no such command", err=True)
+        if logs:
+            for member in live.proxies:
+                for line in member.log():
+                    click.echo(f"{member.name}  {line}", err=True)
+        return status
