@@ -28,7 +28,7 @@ import asyncio
 import re
 import shlex
 import shutil
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any as Json
@@ -105,7 +105,7 @@ class Step(_Yaml):
     expect: Expect = msgspec.field(default_factory=Expect)
 
 
-class Spec(_Yaml):
+class Spec(_Yaml, kw_only=True):
     title: str
     text: str = ""
     zh: Words | None = None
@@ -156,7 +156,7 @@ def read(folder: Path) -> Walkthrough | None:
     return None
 
 
-async def play(walkthrough: Walkthrough, live: LiveMesh) -> AsyncIterator[Played]:
+async def play(walkthrough: Walkthrough, live: LiveMesh) -> AsyncGenerator[Played, None]:
     """Take every step on a running mesh that started as `walkthrough.initial()`."""
     resources = list(live.mesh.documents.resources)
     for number, step in enumerate(walkthrough.spec.steps, 1):

@@ -34,8 +34,8 @@ def command(names: tuple[str, ...], every: bool, by_hand: bool, listing: bool, l
     Exit status: 0 when every step gave what the page shows, 1 otherwise.
     """
     if listing:
-        for walkthrough in filter(None, map(read, scenarios())):
-            click.echo(f"{walkthrough.name:32}{_title(walkthrough, lang)}")
+        for found in filter(None, map(read, scenarios())):
+            click.echo(f"{found.name:32}{_title(found, lang)}")
         return 0
     folders = [find(name) for name in names] or (scenarios() if every else [find(DEFAULT)])
     failures = 0
@@ -105,7 +105,7 @@ def _report(played: Played) -> None:
             label = pod if not number else ""
             click.echo(textwrap.fill(entry, WIDTH, initial_indent=f"   {label:22}", subsequent_indent=" " * 25, break_on_hyphens=False))
     for (pod, name), (before, after) in played.counters.items():
-        click.echo(f"   {'counter':22}{name}: {before} -> {after}" if len(name) < 40 else f"   counter of {pod}\n     {name}: {before} -> {after}")
+        click.echo(f"   counter of {pod}\n     {name}: {before} -> {after}")
     for failure in played.failures:
         click.secho(f"   not ok    {failure}", fg="red")
     if played.step.run and not played.failures:
