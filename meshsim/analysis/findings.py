@@ -1,0 +1,147 @@
+"""What an analysis says: findings with a code, a level, and the place in the user's YAML each is about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any as Json
+
+from meshsim.errors import Location
+from meshsim.resources.resource import Resource
+
+ERROR, WARNING, INFO = "Error", "Warning", "Info"
+LEVELS = (ERROR, WARNING, INFO)  # most severe first
+
+# code: (level, name, text); the IST codes, levels and texts are istioctl's
+CATALOG: dict[str, tuple[str, str, str]] = {
+    "IST0002": (WARNING, "Deprecated", "Deprecated: {}"),
+    "IST0101": (ERROR, "ReferencedResourceNotFound", 'Referenced {} not found: "{}"'),
+    "IST0106": (ERROR, "SchemaValidationError", "Schema validation error: {}"),
+    "IST0109": (
+        ERROR,
+        "ConflictingMeshGatewayVirtualServiceHosts",
+        "The VirtualServices {} associated with mesh gateway define the same host {} which can lead to undefined behavior. "
+        "This can be fixed by merging the conflicting VirtualServices into a single resource.",
+    ),
+    "IST0110": (
+        ERROR,
+        "ConflictingSidecarWorkloadSelectors",
+        'The Sidecars {} in namespace "{}" select the same workload pod "{}", which can lead to undefined behavior.',
+    ),
+    "IST0111": (
+        ERROR,
+        "MultipleSidecarsWithoutWorkloadSelectors",
+        'The Sidecars {} in namespace "{}" have no workload selector, which can lead to undefined behavior.',
+    ),
+    "IST0112": (
+        ERROR,
+        "VirtualServiceDestinationPortSelectorRequired",
+        'This VirtualService routes to a service "{}" that exposes multiple ports {}. '
+        "Specifying a port in the destination is required to disambiguate.",
+    ),
+    "IST0118": (
+        INFO,
+        "PortNameIsNotUnderNamingConvention",
+        "Port name {} (port: {}, targetPort: {}) doesn't follow the naming convention of Istio port.",
+    ),
+    "IST0127": (WARNING, "NoMatchingWorkloadsFound", "No matching workloads for this resource with the following labels: {}"),
+    "IST0128": (
+        WARNING,
+        "NoServerCertificateVerificationDestinationLevel",
+        "DestinationRule {} in namespace {} has TLS mode set to {} but no caCertificates are set to validate server identity for host: {}",
+    ),
+    "IST0129": (
+        WARNING,
+        "NoServerCertificateVerificationPortLevel",
+        "DestinationRule {} in namespace {} has TLS mode set to {} but no caCertificates are set to validate server identity for host: {} "
+        "at port {}",
+    ),
+    "IST0130": (WARNING, "VirtualServiceUnreachableRule", "VirtualService rule {} not used ({})."),
+    "IST0131": (
+        INFO,
+        "VirtualServiceIneffectiveMatch",
+        "VirtualService rule {} match {} is not used (duplicate/overlapping match in rule {}).",
+    ),
+    "IST0132": (
+        WARNING,
+        "VirtualServiceHostNotFoundInGateway",
+        "one or more host {} defined in VirtualService {} not found in Gateway {}.",
+    ),
+    "IST0133": (WARNING, "SchemaWarning", "Schema validation warning: {}"),
+    "IST0134": (WARNING, "ServiceEntryAddressesRequired", "ServiceEntry addresses are required for this protocol."),
+    "IST0138": (
+        WARNING,
+        "GatewayDuplicateCertificate",
+        "Duplicate certificate in multiple gateways {} may cause 404s if clients re-use HTTP2 connections.",
+    ),
+    "IST0145": (ERROR, "ConflictingGateways", "Conflict with gateways {} (workload selector {}, port {}, hosts {})."),
+    "IST0157": (WARNING, "InvalidTelemetryProvider", 'The Telemetry {} in namespace "{}" with empty providers will be ignored.'),
+    "IST0160": (
+        ERROR,
+        "MultipleTelemetriesWithoutWorkloadSelectors",
+        'The Telemetries {} in namespace "{}" have no workload selector, which can lead to undefined behavior.',
+    ),
+    "IST0161": (
+        ERROR,
+        "InvalidGatewayCredential",
+        "The credential referenced by the Gateway {} in namespace {} is invalid, which can cause the traffic not to work as expected.",
+    ),
+    "IST0162": (
+        WARNING,
+        "GatewayPortNotDefinedOnService",
+        "The gateway is listening on a target port (port {}) that is not defined in the Service associated with its workload instances "
+        "(Pod selector {}). If you need to access the gateway port through the gateway Service, it will not be available.",
+    ),
+    "IST0173": (
+        ERROR,
+        "DestinationRuleSubsetNotSelectPods",
+        "The Subset {} defined in the DestinationRule does not select any pods. Which may lead to 503 UH (NoHealthyUpstream).",
+    ),
+    "IST0174": (
+        WARNING,
+        "UnknownDestinationRuleHost",
+        "The host {} defined in the DestinationRule does not match any services in the mesh.",
+    ),
+    "IST0177": (
+        WARNING,
+        "ConflictingServiceEntryProtocol",
+        'Multiple ServiceEntries ({}) define the same host "{}" and port {} with conflicting protocols ({}).',
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing found. `resource` is `Kind namespace/name`; `witness` the call that goes wrong because of it, and how."""
+
+    code: str
+    level: str
+    message: str
+    resource: str
+    location: Location | None = None
+    name: str = ""
+    witness: str = field(default="", compare=False)
+
+    def __str__(self) -> str:
+        place = f" {self.location.file}:{self.location.line}" if self.location else ""
+        return f"{self.level} [{self.code}] ({self.resource}{place}) {self.message}"
+
+
+def finding(code: str, resource: Resource[Json], *values: object, at: tuple[str | int, ...] = (), witness: str = "") -> Finding:
+    """A finding of the catalogue about a field of `resource` (a path inside its spec; none: the document's beginning)."""
+    level, name, text = CATALOG[code]
+    location = resource.locate(*at) if at else resource.location
+    return Finding(code, level, text.format(*values), f"{resource.kind} {full_name(resource)}", location, name, witness)
+
+
+def full_name(resource: Resource[Json]) -> str:
+    return f"{resource.namespace}/{resource.name}" if resource.namespace else resource.name
+
+
+def listed(values: list[str] | list[int]) -> str:
+    """As Go prints a slice: `[a b]`."""
+    return f"[{' '.join(map(str, values))}]"
+
+
+def in_order(found: list[Finding]) -> list[Finding]:
+    """Most severe first, then by code, resource and text."""
+    return sorted(found, key=lambda f: (LEVELS.index(f.level), f.code, f.resource, f.message))
