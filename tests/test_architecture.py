@@ -23,7 +23,7 @@ ALLOWED = {
     "cluster": "errors resources topology",
     "xds": "errors",
     "control": "resources xds topology hosts errors",
-    "analysis": "control resources xds topology hosts errors deployments cluster routing",
+    "analysis": "control resources xds topology hosts errors routing simulate",
     "routing": "xds hosts errors",
     "simulate": "routing xds topology hosts resources.network_policy resources.external_server errors cluster",
     "identity": "errors",
