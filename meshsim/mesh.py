@@ -25,6 +25,7 @@ from meshsim.resources import Documents, Resource
 from meshsim.resources import load as load_documents
 from meshsim.resources.external_server import ExternalServerSpec
 from meshsim.resources.mesh_config import MeshConfig
+from meshsim.surroundings import surrounded
 
 if TYPE_CHECKING:
     from meshsim.live import LiveMesh
@@ -49,15 +50,22 @@ class PodPlace(NamedTuple):
 
 
 def load(*paths: str | Path, stdin: str | None = None) -> Mesh:
-    """The mesh that files, folders and "-" (standard input) describe. Raises ConfigError with every mistake at once."""
-    return Mesh(load_documents(*paths, stdin=stdin).require())
+    """The mesh that files, folders and "-" (standard input) describe, in default surroundings where they describe none.
+
+    Raises ConfigError with every mistake at once.
+    """
+    documents, notes = surrounded(load_documents(*paths, stdin=stdin).require())
+    return Mesh(documents, notes)
 
 
 class Mesh:
-    """Resources and everything that follows from them. A mesh does not change; `changed` makes another one."""
+    """Resources and everything that follows from them. A mesh does not change; `changed` makes another one.
 
-    def __init__(self, documents: Documents):
-        self.documents = documents
+    notes: what was added to the files because they lacked it (surroundings.py).
+    """
+
+    def __init__(self, documents: Documents, notes: Iterable[str] = ()):
+        self.documents, self.notes = documents, list(notes)
         self.problems: list[Problem] = documents.problems
         self.resources: list[Resource[Json]] = deployed(documents.resources)
         self._configs: dict[str, xds.ProxyConfig] = {}

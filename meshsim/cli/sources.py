@@ -10,9 +10,7 @@ import click
 
 from meshsim.errors import MeshsimError
 from meshsim.mesh import Mesh, load
-
-_PACKAGE = Path(__file__).resolve().parent.parent
-HOMES = (_PACKAGE.parent / "scenarios", _PACKAGE / "_scenarios")  # a checkout's, and a wheel's
+from meshsim.surroundings import home
 
 
 def file_option(command: Callable[..., Json]) -> Callable[..., Json]:
@@ -23,8 +21,7 @@ def file_option(command: Callable[..., Json]) -> Callable[..., Json]:
 
 def scenarios() -> list[Path]:
     """The folders of the scenarios that came with meshsim."""
-    home = next((h for h in HOMES if h.is_dir()), None)
-    return sorted(p for p in home.iterdir() if p.is_dir()) if home else []
+    return sorted(p for p in home().iterdir() if p.is_dir() and not p.name.startswith("_"))
 
 
 def find(name: str) -> Path:
@@ -51,4 +48,6 @@ def load_mesh(names: tuple[str, ...] | list[str], files: tuple[str, ...] = ()) -
     mesh = load(*sources)
     for problem in mesh.problems:
         click.echo(str(problem), err=True)
+    for note in mesh.notes:
+        click.echo(f"note: {note}", err=True)
     return mesh
