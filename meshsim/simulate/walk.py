@@ -1,0 +1,735 @@
+"""The walk of a call: connect, decide at this proxy, step to the next.
+
+How this works: `Simulation` holds a `Runtime` for each proxy, as the live processes do, and one virtual clock. A call is a `Conversation` that is
+handed from place to place: `_to` finds who takes a connection (a sidecar's inbound listener, a gateway, an application, a server outside,
+nobody), `_listener` chooses the chain as the proxy would, `_http` and `_bytes` drive the same state machines the live proxy drives, and
+every attempt upstream is a conversation of its own. Time passes only where somebody waits; whoever waits longer than the caller's
+patience is given up. What balancing and outlier detection learn stays for the next call.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any as Json
+
+from meshsim import xds
+from meshsim.resources import external_server
+from meshsim.resources.external_server import ClientTls, ExternalServerSpec, ServerPort
+from meshsim.routing import exchange, inspection, tcp, tls_words
+from meshsim.routing.entry import Entry
+from meshsim.routing.exchange import Exchange
+from meshsim.routing.facts import H2C, HTTP11, RAW, TLS, Downstream, Endpoint, Peer
+from meshsim.routing.manager import Manager
+from meshsim.routing.message import Request, Response
+from meshsim.routing.replies import BAD_REQUESTS
+from meshsim.routing.retries import Reset
+from meshsim.routing.runtime import Chain, ListenerRules, Runtime
+from meshsim.routing.transport import Transport
+from meshsim.simulate import describe
+from meshsim.simulate.call import Call
+from meshsim.simulate.conversation import Conversation, Got, Http, Raw, Tls
+from meshsim.simulate.handshake import Answer, Certificate, Handshake, Offer, Trust, shake, trust, versions
+from meshsim.simulate.trace import Hop, Leg, Trace
+from meshsim.simulate.world import Secrets, World
+from meshsim.topology import Proxy
+from meshsim.xds.tls import CommonTlsContext, DownstreamTlsContext, UpstreamTlsContext
+
+CLIENT_PATIENCE = 15.0  # seconds a client waits for an answer
+FIRST_BYTE, NEXT_BYTE = 4.0, 2.0  # seconds a client of raw bytes waits
+VIRTUAL_OUTBOUND, VIRTUAL_INBOUND = "virtualOutbound", "virtualInbound"
+_DEEP = 200_000  # Python frames: a loop between two proxies ends only when its headers grow too large
+_LARGEST_HEAD = 60 * 1024  # bytes of request headers a proxy takes
+_EPHEMERAL = 40000
+
+
+@dataclass(eq=False)
+class _Node:
+    """A proxy and what it runs by."""
+
+    proxy: Proxy
+    runtime: Runtime
+    secrets: Secrets
+
+
+@dataclass(eq=False)
+class _Server:
+    """Somebody outside a proxy who answers: a server of the world, or an application in a pod."""
+
+    spec: ExternalServerSpec
+    port: ServerPort
+    address: str
+
+
+@dataclass(eq=False)
+class _Walk:
+    """One call under way. `deadlines`: when each caller on the way gives up, the innermost last."""
+
+    trace: Trace
+    explain: bool
+    deadlines: list[float] = field(default_factory=list)
+
+    @property
+    def deadline(self) -> float:
+        return min(self.deadlines, default=float("inf"))
+
+
+class Simulation:
+    """Proxies and a world, ready for calls. The same seed and the same calls give the same answers.
+
+    configs: what each proxy runs by, by its name. secrets: by the same name. now: the virtual clock, in seconds.
+    """
+
+    def __init__(
+        self,
+        configs: Mapping[str, xds.ProxyConfig],
+        proxies: Iterable[Proxy],
+        world: World,
+        secrets: Mapping[str, Secrets],
+        *,
+        seed: int = 0,
+    ):
+        self.now = 0.0
+        self._world = world
+        self._nodes: dict[str, _Node] = {}
+        self._by_address: dict[str, _Node] = {}
+        self._tables: dict[str, dict[str, list[str]]] = {}
+        self._port = _EPHEMERAL
+        for number, proxy in enumerate(proxies):
+            runtime = Runtime(random.Random(seed * 1009 + number), lambda: self.now, lambda: self.now)
+            runtime.update(configs[proxy.name])
+            for cluster in runtime.clusters.values():
+                for name in cluster.dns_names:
+                    cluster.resolved(name, [name] if name.replace(".", "").isdigit() else world.resolve(name))
+            node = _Node(proxy, runtime, secrets[proxy.name])
+            self._nodes[proxy.name] = self._by_address[proxy.ip] = node
+            self._tables[proxy.name] = {
+                host: list(info.get("ips", ())) for table in configs[proxy.name].name_table for host, info in table.get("table", {}).items()
+            }
+
+    # The call
+
+    def call(self, call: Call, *, explain: bool = False) -> Trace:
+        """What would happen. `explain` also says what was passed over. Raises KeyError for an unknown source."""
+        node = self._nodes[call.source]
+        trace = Trace(call)
+        found = self._world.look_up(call.host, node.proxy.namespace, self._tables[call.source])
+        if not found:
+            trace.client = {"error": "name does not resolve"}
+            return trace
+        trace.address = f"{found[0]}:{call.port}"
+        walk = _Walk(trace, explain)
+        patience = CLIENT_PATIENCE if call.http or call.tls else FIRST_BYTE
+        walk.deadlines.append(self.now + patience)
+        talk = _conversation(call)
+        limit = sys.getrecursionlimit()
+        sys.setrecursionlimit(max(limit, _DEEP))
+        try:
+            got = self._captured(node, Endpoint(found[0], call.port), talk, walk)
+        finally:
+            sys.setrecursionlimit(limit)
+        trace.first = Leg(f"{node.proxy.ip}", trace.address, _protocol(talk), inner=talk.offer.sni if isinstance(talk, Tls) else None)
+        trace.client = describe.client(call, got)
+        return trace
+
+    def _captured(self, node: _Node, destination: Endpoint, talk: Conversation, walk: _Walk) -> Got:
+        """A connection that the pod's application opens: its sidecar takes it, whatever the destination."""
+        source = Endpoint(node.proxy.ip, self._next_port())
+        rules = node.runtime.handed_to(destination) or node.runtime.listeners.get(VIRTUAL_OUTBOUND)
+        if rules is None:
+            return self._to(node.proxy.ip, destination, talk, walk)
+        return self._listener(node, rules, Downstream(source, destination, restored=True), talk, walk)
+
+    def _next_port(self) -> int:
+        self._port = self._port + 1 if self._port < 60_999 else _EPHEMERAL
+        return self._port
+
+    # Where connections arrive
+
+    def _to(self, source: str, destination: Endpoint, talk: Conversation, walk: _Walk) -> Got:
+        """A connection from a pod or a server, past its own proxy."""
+        behind = self._world.services.get(str(destination))
+        if behind:
+            host, _, port = behind[0].rpartition(":")
+            destination = Endpoint(host, int(port))
+        app = self._application(source, destination)
+        if app is not None:
+            return self._serve(app, source, talk, walk)
+        node = self._by_address.get(destination.host)
+        if node is not None:
+            rules = node.runtime.listeners.get(VIRTUAL_INBOUND) if node.proxy.is_sidecar else node.runtime.handed_to(destination)
+            if rules is None:
+                return Got(error="refused")
+            downstream = Downstream(Endpoint(source, self._next_port()), destination, restored=node.proxy.is_sidecar)
+            return self._listener(node, rules, downstream, talk, walk)
+        place = self._world.places.get((destination.host, destination.port))
+        if place is None:
+            return Got(error="refused")
+        return self._serve(_Server(place.server, place.port, destination.host), source, talk, walk)
+
+    def _application(self, source: str, destination: Endpoint) -> _Server | None:
+        """The application in the caller's own pod, behind its sidecar."""
+        spec = self._world.apps.get(source)
+        if spec is None or not (destination.host == source or destination.host.startswith("127.")):
+            return None
+        port = next((p for p in spec.ports if p.port == destination.port), None)
+        return _Server(spec, port, source) if port else None
+
+    # Proxies
+
+    def _listener(self, node: _Node, rules: ListenerRules, downstream: Downstream, talk: Conversation, walk: _Walk) -> Got:
+        """Listener filters, then the filter chain."""
+        waits = self._inspect(rules, downstream, talk)
+        if waits:
+            self._pass_until(walk.deadline)
+            return Got(error="timeout", end="timeout")
+        why: list[str] | None = [] if walk.explain else None
+        chain = rules.chain(downstream, why)
+        if chain is None:
+            entry = rules.no_chain(downstream, self.now)
+            walk.trace.hops.append(describe.hop(node.proxy, entry, rules, None, reasons=why))
+            return _dropped(talk)
+        if chain.tls is None:
+            return self._chain(node, rules, chain, downstream, talk, walk, why)
+        return self._terminate(node, rules, chain, chain.tls, downstream, talk, walk, why)
+
+    def _inspect(self, rules: ListenerRules, downstream: Downstream, talk: Conversation) -> bool:
+        """What the inspectors find; True where one waits for bytes that never come."""
+        if isinstance(talk, Tls):
+            if rules.inspects_tls:
+                downstream.transport, downstream.sni, downstream.alpn = TLS, talk.offer.sni.lower(), talk.offer.alpn
+            elif rules.inspects_http:
+                downstream.transport = RAW
+            return False
+        if isinstance(talk, Http):
+            if rules.inspects_http:
+                downstream.alpn = (H2C,) if talk.http2 else (HTTP11,)
+            return False
+        if not (rules.inspects_http or rules.inspects_tls):
+            return False
+        if not talk.data:
+            return not rules.goes_on_after_timeout or rules.timeout == 0
+        if rules.inspects_http:
+            found = inspection.http_protocol(talk.data)
+            if found is None:
+                return rules.timeout == 0 or not rules.goes_on_after_timeout
+            downstream.alpn = (found,) if found else ()
+        return False
+
+    def _chain(
+        self, node: _Node, rules: ListenerRules, chain: Chain, downstream: Downstream, talk: Conversation, walk: _Walk, why: list[str] | None
+    ) -> Got:
+        if chain.http is not None:
+            return self._http(node, rules, chain.http, chain, downstream, talk, walk, why)
+        return self._bytes(node, rules, chain, downstream, talk, walk, why)
+
+    def _terminate(
+        self, node: _Node, rules: ListenerRules, chain: Chain, context: DownstreamTlsContext, downstream: Downstream, talk: Conversation,
+        walk: _Walk, why: list[str] | None,
+    ) -> Got:
+        """A chain with TLS of its own: the handshake, then what is inside."""
+        answer = _answer(context, node.secrets)
+        outcome: Handshake | None = None
+        if isinstance(talk, Tls) and answer is not None:
+            outcome = shake(talk.offer, answer)
+        if outcome is None or not outcome.ok:
+            words = outcome.server_words if outcome else tls_words.HTTP_TO_TLS
+            if chain.tcp is not None and answer is not None:
+                self._abandoned(node, rules, chain, downstream, walk, words, why)
+            if outcome is None:
+                return _dropped(talk) if isinstance(talk, Tls) else Got(error="eof", end="eof")
+            return Got(handshake=outcome, inner=Got(error="eof") if outcome.late else None)
+        assert isinstance(talk, Tls) and answer is not None
+        downstream.secure, downstream.local_uris = True, answer.certificate.uris
+        shown = outcome.client
+        if shown is not None:
+            downstream.peer = Peer(shown.uris, shown.dns, shown.subject, "0" * 64, "PEM")
+        inner = talk.inner
+        if isinstance(inner, Http) and inner.http2 is None:
+            inner = replace(inner, http2=outcome.alpn == "h2")
+        if inner is None and chain.http is not None:
+            return Got(handshake=outcome, inner=Got(end="open"))
+        return Got(handshake=outcome, inner=self._chain(node, rules, chain, downstream, inner or Raw(), walk, why))
+
+    def _abandoned(
+        self, node: _Node, rules: ListenerRules, chain: Chain, downstream: Downstream, walk: _Walk, words: str, why: list[str] | None
+    ) -> None:
+        """A relay whose client failed its handshake: the proxy had connected already, and logs the connection."""
+        assert chain.tcp is not None
+        session = tcp.Session(chain.tcp, downstream, self.now)
+        step = session.begin()
+        if isinstance(step, tcp.Connect):
+            self._to(node.proxy.ip, step.host.address, Raw(), walk)
+        session.entry.downstream_failure = words.replace(" ", "_")
+        session.finish(self.now, 0, 0)
+        walk.trace.hops.append(describe.hop(node.proxy, session.entry, rules, chain, cluster=session.cluster, reasons=why))
+
+    # Bytes
+
+    def _bytes(
+        self, node: _Node, rules: ListenerRules, chain: Chain, downstream: Downstream, talk: Conversation, walk: _Walk, why: list[str] | None
+    ) -> Got:
+        """A relay: connect first, then let the conversation through."""
+        assert chain.tcp is not None
+        session = tcp.Session(chain.tcp, downstream, self.now)
+        hop = describe.hop(node.proxy, session.entry, rules, chain, reasons=why)
+        walk.trace.hops.append(hop)
+        step = session.begin()
+        got = Got(error="reset")
+        while True:
+            if isinstance(step, tcp.Lookup):
+                step = session.looked_up(step, self._world.resolve(step.name))
+            elif isinstance(step, tcp.Close):
+                got = _dropped(talk)
+                break
+            else:
+                silent = isinstance(talk, Raw) and not talk.data
+                denied = None if silent else session.first_bytes()
+                got = self._through(node, step, Raw() if denied else talk, walk, hop)
+                failure = self._connect_failure(got, step, talk)
+                if failure is not None:
+                    step = session.failed(*failure)
+                    continue
+                if denied is not None:
+                    got = Got(error="eof", end="eof", handshake=None)
+                    if isinstance(talk, Tls):
+                        got = Got(handshake=Handshake(False, told="eof"))
+                elif step.transport.tls is not None and got.handshake is not None:
+                    got = got.inner or Got(error="eof", end="eof")
+                break
+        hop.cluster = describe.cluster(session.cluster)
+        session.finish(self.now, 0, 0)
+        return got
+
+    def _through(self, node: _Node, step: tcp.Connect, talk: Conversation, walk: _Walk, hop: Hop) -> Got:
+        """The upstream side of a relay: a header, a tunnel, TLS around it, as the cluster says."""
+        source, address = node.proxy.ip, step.host.address
+        if step.tunnel is not None:
+            return self._tunnelled(node, step, talk, walk)
+        if step.transport.proxy_protocol:
+            talk = _with_proxy_header(talk, hop.entry.downstream, step.transport)
+        offer = _offer(step.transport, node.secrets) if step.transport.tls is not None else None
+        if step.transport.tls is not None and offer is None:
+            return Got(handshake=Handshake(False, client_words="TLS_error:Secret is not supplied by SDS"))
+        hop.leg = describe.leg(source, address, "TCP", offer, talk)
+        got = self._to(source, address, Tls(offer, talk) if offer is not None else talk, walk)
+        describe.agreed(hop.leg, got)
+        return got
+
+    def _tunnelled(self, node: _Node, step: tcp.Connect, talk: Conversation, walk: _Walk) -> Got:
+        """CONNECT to a forward proxy, then the conversation through it."""
+        assert step.tunnel is not None
+        ask: Conversation = Http(step.tunnel, http2=step.http2)
+        if step.transport.tls is not None:
+            offer = _offer(step.transport, node.secrets)
+            if offer is None:
+                return Got(error="eof")
+            ask = Tls(offer, ask)
+        got = self._to(node.proxy.ip, step.host.address, ask, walk)
+        answer = got.inner if got.handshake is not None and got.inner is not None else got
+        if answer.response is None or answer.response.status // 100 != 2 or not answer.data:
+            return answer if answer.error else Got(error="eof")
+        server, _, target = answer.data.decode().partition(" ")
+        host, _, port = target.rpartition(":")
+        found = [host] if host.replace(".", "").isdigit() else self._world.resolve(host)
+        return self._to(server, Endpoint(found[0], int(port)), talk, walk) if found else Got(error="eof")
+
+    def _connect_failure(self, got: Got, step: tcp.Connect, talk: Conversation) -> tuple[Reset, str] | None:
+        """Why the proxy could not connect, or None where it could."""
+        if got.error == "refused":
+            return Reset.CONNECT, "delayed connect error: Connection refused"
+        if got.error == "unreachable":
+            self.now += step.cluster.connect_timeout
+            return Reset.TIMEOUT, ""
+        if step.transport.tls is not None and (got.handshake is None or not got.handshake.ok) and not (got.handshake and got.handshake.late):
+            return Reset.CONNECT, got.handshake.client_words if got.handshake and got.handshake.client_words else _tls_failure(got)
+        return None
+
+    # HTTP
+
+    def _http(
+        self, node: _Node, rules: ListenerRules, manager: Manager, chain: Chain, downstream: Downstream, talk: Conversation, walk: _Walk,
+        why: list[str] | None,
+    ) -> Got:
+        """An HTTP connection manager: one request, with its retries."""
+        if isinstance(talk, Raw):
+            parsed = inspection.request(talk.data)
+            if parsed is None:
+                return self._no_request(node, rules, chain, downstream, talk, walk)
+            talk = Http(parsed)
+        if isinstance(talk, Tls):
+            return self._refused(node, rules, manager, chain, downstream, walk, Got(handshake=_not_tls()))
+        request = _copied(talk.request)
+        request.version = "HTTP/2" if talk.http2 else "HTTP/1.1"
+        too_large = sum(len(n) + len(v) for n, v in request.headers) > _LARGEST_HEAD
+        this = Exchange(manager, downstream, request, self.now)
+        hop = describe.hop(node.proxy, this.entry, rules, chain, reasons=why)
+        walk.trace.hops.append(hop)
+        if too_large:
+            this.downstream_gone(reset=True, details="http2.header_list_size_too_large")
+            this.finish(self.now, 0, 0)
+            return Got(error="stream reset")
+        got = self._drive(node, this, talk, walk, hop)
+        describe.routed(hop, this)
+        this.finish(self.now, len(talk.body), len(got.body))
+        return got
+
+    def _drive(self, node: _Node, this: Exchange, talk: Http, walk: _Walk, hop: Hop) -> Got:
+        step = this.begin()
+        began: float | None = None
+        body, echo = b"", None
+        while True:
+            if began is None and this.timeout:
+                began = self.now
+                walk.deadlines.append(began + this.timeout)
+            if isinstance(step, exchange.Wait):
+                until = self.now + step.seconds
+                if until > walk.deadline:
+                    own = began is not None and self._gave_up_first(walk, began + this.timeout)
+                    self._pass_until(walk.deadline)
+                    if own:
+                        step = this.timed_out()
+                        began = None
+                        continue
+                    this.downstream_gone(reset=talk.http2 is True)
+                    got = Got(error="gave up")
+                    break
+                self.now = until
+                step = this.resume()
+            elif isinstance(step, exchange.Lookup):
+                step = this.looked_up(step.name, step.port, self._world.resolve(step.name) if not _is_address(step.name) else [step.name])
+            elif isinstance(step, exchange.Attempt):
+                step, body, echo = self._attempt(node, this, step, talk, walk, hop, began)
+            elif isinstance(step, exchange.Forward):
+                got = Got(response=step.response, body=body, echo=echo)
+                break
+            elif isinstance(step, exchange.Reply):
+                got = Got(response=step.response, body=step.body)
+                break
+            else:
+                got = Got(error="reset")
+                break
+            if isinstance(step, _GivenUp):
+                this.downstream_gone(reset=talk.http2 is True)
+                got = Got(error="gave up")
+                break
+        if this.timeout and len(walk.deadlines) > 1:
+            walk.deadlines.pop()
+        return got
+
+    def _gave_up_first(self, walk: _Walk, own: float) -> bool:
+        """Whether this exchange's own timeout is the one that ends the wait."""
+        return own <= walk.deadline
+
+    def _attempt(
+        self, node: _Node, this: Exchange, step: exchange.Attempt, talk: Http, walk: _Walk, hop: Hop, began: float | None
+    ) -> tuple[exchange.Step | _GivenUp, bytes, dict[str, Json] | None]:
+        """One attempt upstream, and what it makes of the exchange."""
+        self._mirror(node, this, walk)
+        source, address = node.proxy.ip, step.host.address
+        ask: Conversation = Http(_copied(step.request), talk.body, step.http2)
+        if step.transport.proxy_protocol:
+            ask = _with_proxy_header(ask, this.downstream, step.transport)
+        offer = None
+        if step.transport.tls is not None:
+            offer = _offer(step.transport, node.secrets)
+            if offer is None:
+                return this.failed(Reset.CONNECT, "TLS_error:Secret is not supplied by SDS", sent=False), b"", None
+            ask = Tls(offer, ask)
+        hop.leg = describe.leg(source, address, "HTTP/2" if step.http2 else "HTTP/1.1", offer, None, step.request.authority)
+        limited = step.per_try_timeout > 0
+        try_ends = self.now + step.per_try_timeout
+        if limited:
+            walk.deadlines.append(try_ends)
+        step.host.active += 1
+        try:
+            got = self._to(source, address, ask, walk)
+        finally:
+            step.host.active -= 1
+            if limited:
+                walk.deadlines.pop()
+        describe.agreed(hop.leg, got)
+        if offer is not None:
+            if got.handshake is None or (not got.handshake.ok and not got.handshake.late):
+                words = got.handshake.client_words if got.handshake and got.handshake.client_words else _tls_failure(got)
+                return this.failed(Reset.CONNECT, words, sent=False), b"", None
+            if not got.handshake.ok:
+                return this.failed(Reset.TERMINATION), b"", None
+            got = got.inner or Got(error="eof")
+        if got.response is not None:
+            return this.responded(Response(got.response.status, list(got.response.headers), got.response.ends)), got.body, got.echo
+        if got.error == "gave up" or got.error == "timeout":
+            self._pass_until(min(walk.deadline, try_ends) if limited else walk.deadline)
+            if limited and try_ends <= walk.deadline:
+                return this.try_timed_out(), b"", None
+            if began is not None and self._gave_up_first(walk, began + this.timeout):
+                return this.timed_out(), b"", None
+            return _GIVEN_UP, b"", None
+        if got.error == "unreachable":
+            self.now += step.cluster.connect_timeout
+            return this.failed(Reset.TIMEOUT, sent=False), b"", None
+        if got.error == "refused":
+            return this.failed(Reset.CONNECT, "delayed connect error: Connection refused", sent=False), b"", None
+        if got.error == "stream reset":
+            return this.failed(Reset.REMOTE), b"", None
+        if got.error == "not http" or got.data:
+            return this.failed(Reset.PROTOCOL), b"", None
+        return this.failed(Reset.TERMINATION), b"", None
+
+    def _mirror(self, node: _Node, this: Exchange, walk: _Walk) -> None:
+        """Copies of the request; what becomes of them nobody asks."""
+        mirrors, this.mirrors = this.mirrors, []
+        for mirror in mirrors:
+            host = mirror.cluster.pick()
+            if host is None:
+                continue
+            http2 = mirror.cluster.speaks_http2(mirror.request.version == "HTTP/2")
+            self._to(node.proxy.ip, host.address, Http(_copied(mirror.request), http2=http2), walk)
+
+    def _no_request(self, node: _Node, rules: ListenerRules, chain: Chain, downstream: Downstream, talk: Raw, walk: _Walk) -> Got:
+        """Bytes that are no request: refused at once, or waited for while they may still become one."""
+        if not talk.data:
+            return Got(end="open")
+        assert chain.http is not None
+        if inspection.may_become_request(talk.data):
+            self._pass_until(walk.deadline)
+            entry = self._codec_entry(rules, downstream)
+            entry.flag("DC")
+            entry.details = "downstream_remote_disconnect"
+            walk.trace.hops.append(describe.hop(node.proxy, entry, rules, chain))
+            return Got(error="timeout", end="timeout")
+        return self._refused(node, rules, chain.http, chain, downstream, walk, None)
+
+    def _refused(
+        self, node: _Node, rules: ListenerRules, manager: Manager, chain: Chain, downstream: Downstream, walk: _Walk, got: Got | None
+    ) -> Got:
+        """The codec cannot read what came: 400, and the connection ends."""
+        this = Exchange(manager, downstream, Request("", "", ""), self.now)
+        this.entry.protocol = this.request.version
+        reply = this.local(BAD_REQUESTS["syntax"])
+        entry = this.finish(self.now, 0, 0)
+        walk.trace.hops.append(describe.hop(node.proxy, entry, rules, chain))
+        if got is not None:
+            return got
+        return Got(data=_status_line(reply.response, reply.body), end="eof", error="not http")
+
+    def _codec_entry(self, rules: ListenerRules, downstream: Downstream) -> Entry:
+        entry = Entry(downstream, start=self.now, listener=rules.name, protocol="HTTP/1.1", end=self.now)
+        entry.remote = downstream.source
+        return entry
+
+    def _pass_until(self, when: float) -> None:
+        if when != float("inf"):
+            self.now = max(self.now, when)
+
+    # Servers
+
+    def _serve(self, server: _Server, source: str, talk: Conversation, walk: _Walk) -> Got:
+        if server.port.is_tls:
+            return self._serve_tls(server, source, talk, walk)
+        return self._serve_plain(server, source, talk, None, walk)
+
+    def _serve_tls(self, server: _Server, source: str, talk: Conversation, walk: _Walk) -> Got:
+        if not isinstance(talk, Tls):
+            return Got(error="eof", end="eof")
+        shown = external_server.presented(server.spec, server.port, talk.offer.sni or None, self._world.recipes)
+        recipe = shown.recipe
+        problem = ""
+        if recipe.self_signed:
+            problem = "self signed certificate"
+        elif recipe.ends < 0:
+            problem = "certificate has expired"
+        elif recipe.starts > 0:
+            problem = "certificate is not yet valid"
+        elif recipe.revoked:
+            problem = "certificate revoked"
+        elif "server" not in recipe.usages:
+            problem = "unsuitable certificate purpose"
+        clients = server.port.client_certificates
+        accepted = Trust(frozenset([*clients.trust, *_pem_labels(clients.pem)])) if clients.mode != "none" else None
+        answer = Answer(
+            Certificate(tuple(n for n in shown.names if "://" not in n), tuple(n for n in shown.names if "://" in n), shown.ca, problem=problem),
+            tuple(server.port.alpn), clients.mode == "required", accepted,
+            (12 if server.port.min_tls == "1.2" else 13, 12 if server.port.max_tls == "1.2" else 13),
+        )
+        outcome = shake(talk.offer, answer)
+        if not outcome.ok:
+            return Got(handshake=outcome, inner=Got(error="eof") if outcome.late else None)
+        learned = ClientTls(talk.offer.sni or None, outcome.alpn or None, outcome.client.names if outcome.client else ())
+        inner = talk.inner
+        if isinstance(inner, Http) and inner.http2 is None:
+            inner = replace(inner, http2=outcome.alpn == "h2")
+        return Got(handshake=outcome, inner=self._serve_plain(server, source, inner or Raw(), learned, walk))
+
+    def _serve_plain(self, server: _Server, source: str, talk: Conversation, tls: ClientTls | None, walk: _Walk) -> Got:
+        note = external_server.received(server.spec, server.port, source, tls)
+        if isinstance(talk, Raw) and server.port.is_http and (parsed := inspection.request(talk.data)):
+            talk = Http(parsed, spelled=talk.data)
+        if isinstance(talk, Tls):
+            walk.trace.arrivals.append({**note, "client_hello": {"sni": talk.offer.sni or None, "alpn": list(talk.offer.alpn)}})
+            return Got(handshake=_not_tls())
+        if isinstance(talk, Raw) or not server.port.is_http:
+            data = talk.data if isinstance(talk, Raw) else talk.head()
+            walk.trace.arrivals.append({**note, "bytes": data.decode("latin-1")})
+            if not data:
+                return Got(end="open")
+            if server.port.is_http:
+                return Got(data=external_server.BAD_REQUEST, end="eof")
+            return Got(data=external_server.answer_bytes(server.spec, server.port, data), end="eof", error="not http" if isinstance(talk, Http) else "")
+        return self._answer(server, source, talk, tls, walk)
+
+    def _answer(self, server: _Server, source: str, talk: Http, tls: ClientTls | None, walk: _Walk) -> Got:
+        request = talk.request
+        fields = list(request.headers)
+        if not talk.http2:
+            fields = [("host", request.authority), *fields]
+        target = request.authority if request.method == "CONNECT" and not talk.http2 else request.path
+        arrived = external_server.Request(
+            "HTTP/2" if talk.http2 else "HTTP/1.1", request.method, target or None, request.authority, fields, talk.body, source, tls
+        )
+        note = external_server.record(server.spec, server.port, arrived)
+        walk.trace.arrivals.append(note)
+        response = external_server.answer(server.spec, server.port, arrived)
+        if response.connect:
+            return Got(response=Response(response.status, []), data=f"{server.address} {response.connect}".encode())
+        if response.fault == "stall" or self.now + response.delay > walk.deadline:
+            return Got(error="timeout")
+        self.now += response.delay
+        if response.fault in ("close", "reset"):
+            return Got(error="eof" if response.fault == "close" else "reset")
+        if response.fault == "garbage":
+            return Got(error="not http", data=external_server.GARBAGE)
+        is_echo = ("server", external_server.ECHO) in response.headers
+        body = next(response.chunks(), b"") if request.method != "HEAD" else b""
+        return Got(response=Response(response.status, list(response.headers), not body), body=body, echo=note if is_echo else None)
+
+
+class _GivenUp:
+    """Somebody before this proxy stopped waiting."""
+
+
+_GIVEN_UP = _GivenUp()
+
+
+def _conversation(call: Call) -> Conversation:
+    inner: Conversation | None = None
+    if call.http is not None:
+        given = [(n, v) for n, v in call.http.headers]
+        authority = next((v for n, v in given if n.lower() == "host"), call.sni or call.host)
+        rest = [(n.lower(), v) for n, v in given if n.lower() != "host"]
+        spelled = "".join(f"{n}: {v}\r\n" for n, v in [("Host", authority), *((n, v) for n, v in given if n.lower() != "host")])
+        head = f"{call.http.method} {call.http.path} HTTP/1.1\r\n{spelled}\r\n".encode("latin-1")
+        upgrade = next((v.lower() for n, v in rest if n == "upgrade"), "")
+        request = Request(call.http.method, call.http.path, authority, "https" if call.tls else "http", rest, ends=not call.http.body, upgrade=upgrade)
+        inner = Http(request, call.http.body, None if call.tls else False, head)
+    elif not call.tls or call.data:
+        inner = Raw(call.data)
+    if not call.tls:
+        assert inner is not None
+        return inner
+    return Tls(Offer(call.sni, call.alpn), inner)
+
+
+def _protocol(talk: Conversation) -> str:
+    if isinstance(talk, Http):
+        return "HTTP/2" if talk.http2 else "HTTP/1.1"
+    return "TCP"
+
+
+def _copied(request: Request) -> Request:
+    return replace(request, headers=list(request.headers))
+
+
+def _is_address(text: str) -> bool:
+    return text.replace(".", "").isdigit()
+
+
+def _dropped(talk: Conversation) -> Got:
+    """A connection that is closed without an answer: with bytes unread the kernel resets it, else it ends."""
+    word = "eof" if isinstance(talk, Raw) and not talk.data else "reset"
+    if isinstance(talk, Tls):
+        return Got(error=word, handshake=Handshake(False, client_words=tls_words.RESET, told=word))
+    return Got(error=word, end=word)
+
+
+def _not_tls() -> Handshake:
+    return Handshake(False, client_words=tls_words.NOT_TLS, told="tls: WRONG_VERSION_NUMBER")
+
+
+def _tls_failure(got: Got) -> str:
+    """What a TLS client says where the other side answered, but not in TLS."""
+    return tls_words.NOT_TLS if got.data or got.response is not None else tls_words.RESET
+
+
+def _answer(context: DownstreamTlsContext, secrets: Secrets) -> Answer | None:
+    """A chain's side of handshakes; None while a secret is missing."""
+    common = context.common_tls_context
+    certificates = [secrets.certificate(c.name) for c in common.tls_certificate_sds_secret_configs]
+    if not certificates or certificates[0] is None:
+        return None
+    clients = _trust(common, secrets, "")
+    if clients is None:
+        return None
+    requires = context.require_client_certificate is True
+    validates = common.combined_validation_context is not None or common.validation_context is not None
+    params = common.tls_params
+    low, high = (params.tls_minimum_protocol_version, params.tls_maximum_protocol_version) if params else ("", "")
+    return Answer(
+        certificates[0], tuple(common.alpn_protocols), requires, clients if requires or validates else None, versions(low, high, (12, 13))
+    )
+
+
+def _offer(way: Transport, secrets: Secrets) -> Offer | None:
+    """A cluster's side of handshakes; None while a secret is missing."""
+    context = way.tls
+    assert isinstance(context, UpstreamTlsContext)
+    common = context.common_tls_context
+    certificate: Certificate | None = None
+    if common.tls_certificate_sds_secret_configs:
+        certificate = secrets.certificate(common.tls_certificate_sds_secret_configs[0].name)
+        if certificate is None:
+            return None
+    verifies = _trust(common, secrets, way.name)
+    if verifies is None:
+        return None
+    params = common.tls_params
+    low, high = (params.tls_minimum_protocol_version, params.tls_maximum_protocol_version) if params else ("", "")
+    return Offer(way.sni, way.alpn, certificate, verifies, versions(low, high, (12, 12)))
+
+
+def _trust(common: CommonTlsContext, secrets: Secrets, name: str) -> Trust | None:
+    """Whom a context trusts; None while its roots are missing."""
+    combined = common.combined_validation_context
+    config = combined.validation_context_sds_secret_config if combined else common.validation_context_sds_secret_config
+    context = combined.default_validation_context if combined else common.validation_context
+    if config is None:
+        return trust(context, None, name)
+    roots = secrets.roots(config.name)
+    return None if roots is None else trust(context, roots, name)
+
+
+def _pem_labels(texts: Iterable[str]) -> list[str]:
+    from meshsim.simulate.world import pem_roots
+
+    return [label for text in texts for label in pem_roots(text.encode())]
+
+
+def _with_proxy_header(talk: Conversation, downstream: Downstream, way: Transport) -> Raw:
+    """The PROXY header goes before everything, TLS included, and turns what follows into bytes for a receiver that does not expect it."""
+    source, destination = downstream.source, downstream.destination
+    if way.proxy_protocol == "V1":
+        header = f"PROXY TCP4 {source.host} {destination.host} {source.port} {destination.port}\r\n".encode()
+    else:
+        packed = bytes(int(p) for p in f"{source.host}.{destination.host}".split("."))
+        header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + packed + source.port.to_bytes(2, "big") + destination.port.to_bytes(2, "big")
+    rest = talk.data if isinstance(talk, Raw) else talk.head() if isinstance(talk, Http) else b""
+    return Raw(header + rest)
+
+
+def _status_line(response: Response, body: bytes) -> bytes:
+    fields = "".join(f"{n}: {v}\r\n" for n, v in response.headers)
+    return f"HTTP/1.1 {response.status} Bad Request\r\n{fields}connection: close\r\n\r\n".encode() + body
+
+

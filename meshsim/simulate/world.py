@@ -1,0 +1,138 @@
+"""The facts of the world a simulated call meets: addresses, servers, certificates. Data in, answers out.
+
+`Secrets` gives a proxy's certificates and roots by SDS name; `Names` looks hosts up as a pod does. What an external server answers is
+decided beside its resource, as for the live world.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from meshsim.resources.external_server import CertificateRecipe, ExternalServerSpec, Place, places
+from meshsim.simulate.handshake import Certificate
+
+MESH, PUBLIC = "mesh", "public"
+KubernetesSecrets = Mapping[tuple[str, str], Mapping[str, bytes]]
+
+
+@dataclass
+class World:
+    """Everything outside the proxies.
+
+    names: absolute host to addresses. services: `ip:port` of a Service to the `ip:port`s behind it. recipes: how certificates of
+    external servers may differ from good ones. apps: what answers inside a pod with a sidecar, by the pod's address.
+    """
+
+    names: Mapping[str, list[str]] = field(default_factory=dict)
+    services: Mapping[str, list[str]] = field(default_factory=dict)
+    servers: Iterable[ExternalServerSpec] = ()
+    recipes: Mapping[str, CertificateRecipe] = field(default_factory=dict)
+    apps: Mapping[str, ExternalServerSpec] = field(default_factory=dict)
+    trust_domain: str = "cluster.local"
+
+    def __post_init__(self) -> None:
+        self.places: dict[tuple[str, int], Place] = places(self.servers)
+
+    def resolve(self, name: str) -> list[str]:
+        """What the cluster's DNS says to a proxy: absolute names, IPv4."""
+        name = name.lower().rstrip(".")
+        found = self.names.get(name)
+        while found is None and "." in name:
+            name = name.partition(".")[2]
+            found = self.names.get(f"*.{name}")
+        return [a for a in found or () if ":" not in a]
+
+    def look_up(self, name: str, namespace: str, captured: Mapping[str, list[str]]) -> list[str]:
+        """What an application in a pod gets: its search order, a DNS proxy's own table (`captured`) first."""
+        if name.replace(".", "").isdigit():
+            return [name]
+        for suffix in ("", f".{namespace}.svc.cluster.local", ".svc.cluster.local", ".cluster.local"):
+            absolute = name.rstrip(".").lower() + suffix
+            found = captured.get(absolute) or self.resolve(absolute)
+            if found:
+                return list(found)
+        return []
+
+
+class Secrets:
+    """The certificates and roots one proxy can be given, as facts.
+
+    files: certificates by path in the pod, file_roots: CA labels by path (`system` for the public CAs).
+    """
+
+    def __init__(
+        self,
+        identity: Certificate,
+        namespace: str,
+        kubernetes: KubernetesSecrets,
+        files: Mapping[str, Certificate] | None = None,
+        file_roots: Mapping[str, frozenset[str]] | None = None,
+    ):
+        self._identity, self._namespace, self._kubernetes = identity, namespace, kubernetes
+        self._files, self._file_roots = dict(files or {}), {"system": frozenset((PUBLIC,)), **(file_roots or {})}
+
+    def certificate(self, name: str) -> Certificate | None:
+        """The certificate of an SDS name, or None where nothing supplies it."""
+        if name == "default":
+            return self._identity
+        scheme, _, rest = name.partition(":")
+        if scheme == "file-cert":
+            path = rest.partition("~")[0]
+            return self._files.get(path) or (self._identity if path.startswith("/etc/certs/") else None)
+        if scheme == "kubernetes":
+            data = self._secret(rest)
+            pem = data.get("tls.crt") or data.get("cert") if data else None
+            return pem_certificate(pem) if pem else None
+        return None
+
+    def roots(self, name: str) -> frozenset[str] | None:
+        """The CAs of an SDS name, or None where nothing supplies it."""
+        if name == "ROOTCA":
+            return frozenset((MESH,))
+        scheme, _, rest = name.partition(":")
+        if scheme == "file-root":
+            if rest in self._file_roots:
+                return self._file_roots[rest]
+            return frozenset((MESH,)) if rest.startswith("/etc/certs/") else None
+        if scheme == "kubernetes":
+            data = self._secret(rest) or self._secret(rest.removesuffix("-cacert"))
+            pem = data.get("ca.crt") or data.get("cacert") if data else None
+            return pem_roots(pem) if pem else None
+        return None
+
+    def _secret(self, rest: str) -> Mapping[str, bytes] | None:
+        namespace, _, name = rest.removeprefix("//").rpartition("/")
+        return self._kubernetes.get((namespace or self._namespace, name))
+
+
+def pem_certificate(pem: bytes) -> Certificate | None:
+    """The leaf of a PEM chain as facts; None for text that holds no certificate."""
+    from cryptography import x509
+
+    try:
+        leaf = x509.load_pem_x509_certificates(pem)[0]
+    except ValueError:
+        return None
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        dns = tuple(names.get_values_for_type(x509.DNSName))
+        uris = tuple(names.get_values_for_type(x509.UniformResourceIdentifier))
+    except x509.ExtensionNotFound:
+        dns = uris = ()
+    return Certificate(dns, uris, _label(leaf.issuer.public_bytes()), leaf.subject.rfc4514_string())
+
+
+def pem_roots(pem: bytes) -> frozenset[str]:
+    """The CAs in a PEM bundle."""
+    from cryptography import x509
+
+    try:
+        return frozenset(_label(c.subject.public_bytes()) for c in x509.load_pem_x509_certificates(pem))
+    except ValueError:
+        return frozenset()
+
+
+def _label(name: bytes) -> str:
+    return "name:" + base64.b64encode(name).decode()
