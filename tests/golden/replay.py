@@ -57,6 +57,7 @@ def replay(folder: Path, engine: Engine, base: Path = cases.BASE) -> Answer:
                 answer.whole[name] = whole(config)
                 answer.xds[name] = slim(answer.whole[name])
             answer.calls = engine(case, configs)
+            answer.failed = "".join(call.pop("traceback", "") for call in answer.calls)
     except NotSimulated as e:
         answer.calls = _all_calls(case, f"not simulated: {e.field}")
     except Exception as e:  # a case that raises is an outcome too

@@ -1,86 +1,120 @@
-"""Golden cases on the evaluator: the case's world as facts, its calls in order on one simulation."""
+"""The simulate engine of the golden replay: a case's calls walked hop by hop, on a virtual clock.
+
+How this works: the same world that the live engine meets is handed to `Simulation` as facts; each call of the case becomes what the golden
+client would send, and each trace becomes the recorded form. One simulation runs all calls of a case, so that what balancing and outlier
+detection learn stays.
+"""
 
 from __future__ import annotations
 
+import re
+import traceback
+from collections.abc import Mapping
 from typing import Any as Json
 
 from meshsim import xds
 from meshsim.errors import NotSimulated
-from meshsim.identity import spiffe_id
 from meshsim.network.place import portable
-from meshsim.routing.access_log import record
-from meshsim.simulate import Call, Secrets, Simulation, World
+from meshsim.routing import access_log
+from meshsim.simulate import Call, Secrets, Simulation, Trace, World
 from meshsim.simulate.call import HttpRequest
 from meshsim.simulate.handshake import Certificate
 from meshsim.topology import Proxy
+from meshsim.world.certificates import certificate_recipes
 from tests.golden import outcome, world
 from tests.golden.case import Case, Manifest
 
+SEED = 1
 PARTNER = Certificate(dns=("client.partner.example",), ca="partner", subject="CN=client.partner.example")
-_LOG = record(outcome.LOG_FORMAT)
+PARTNER_ROOT = "/etc/partner/ca.pem"
+_CERTIFICATE_FILE = re.compile(rb'file-cert:(/etc/partner/client[^~"]*)')
+_WITH_BODY = ("POST", "PUT", "PATCH")
+_fields = access_log.record(outcome.LOG_FORMAT)
 
 
 def run(case: Case, configs: dict[str, xds.ProxyConfig]) -> list[dict[str, Json]]:
-    """Every call's outcome in the recorded form."""
+    """The outcome of every call, in order and in the recorded form; one that raises has `traceback` beside its error."""
     simulation = _simulation(case, configs)
-    return [_outcome(simulation, call) for call in case.calls]
+    return [_outcome(call, simulation) for call in case.calls]
 
 
-def _outcome(simulation: Simulation, call: Manifest) -> dict[str, Json]:
+def _outcome(call: Manifest, simulation: Simulation) -> dict[str, Json]:
+    failed: dict[str, Json] = {"call": call["name"], "proxies": [], "servers": []}
     try:
         trace = simulation.call(_call(call))
     except NotSimulated as e:
-        return outcome.call(call["name"], {"error": f"not simulated: {e.field}"}, [], [])
-    lines = [{"proxy": proxy, **_LOG(entry)} for proxy, entry in trace.lines]
-    return outcome.call(call["name"], trace.client, lines, trace.arrivals)
+        return {**failed, "client": {"error": f"not simulated: {e.field}"}}
+    except Exception as e:  # one call that raises leaves the others
+        return {**failed, "client": {"error": f"internal: {type(e).__name__}: {e}"}, "traceback": traceback.format_exc()}
+    return outcome.call(call["name"], trace.client, _lines(trace), trace.arrivals)
 
 
-def _simulation(case: Case, configs: dict[str, xds.ProxyConfig]) -> Simulation:
-    kubernetes = world.secret_data(case.manifests)
-    roots = [data[key].decode() for data in kubernetes.values() for key in ("ca.crt", "cacert") if key in data]
-    servers = world.external_servers(case.dns, case.spec.get("servers") or [], roots)
+def _lines(trace: Trace) -> list[dict[str, Json]]:
+    return [{"proxy": proxy, **_fields(entry)} for proxy, entry in trace.lines]
+
+
+def _simulation(case: Case, configs: Mapping[str, xds.ProxyConfig]) -> Simulation:
+    manifests = case.manifests
+    kubernetes = world.secret_data(manifests)
+    roots = [data["ca.crt"].decode() for data in kubernetes.values() if "ca.crt" in data]
+    sidecars = [p for p in case.proxies if p["type"] != "router"]
+    meant = {}
+    for number, entry in enumerate(case.proxies):
+        address = "" if entry["type"] == "router" else world.application_address(number)
+        meant[entry["name"]] = portable(configs[entry["name"]], address)
+    outside = World(
+        names=world.names(case.dns, manifests),
+        services=world.services(manifests),
+        servers=world.external_servers(case.dns, case.spec.get("servers") or [], roots),
+        recipes=certificate_recipes(),
+        apps={p["ip"]: world.application(p["name"], world.inbound_ports(configs[p["name"]])) for p in sidecars},
+        trust_domain=case.mesh_config.trust_domain,
+    )
     proxies = [Proxy.of_entry(entry) for entry in case.proxies]
-    applications = {}
-    placed = {}
-    for number, proxy in enumerate(proxies):
-        address = world.application_address(number)
-        placed[proxy.name] = portable(configs[proxy.name], address)
-        if proxy.is_sidecar:
-            applications[proxy.ip] = world.application(proxy.name, world.inbound_ports(configs[proxy.name]))
-    files = {"/etc/partner/client.pem": PARTNER, "/etc/partner/client-cert.pem": PARTNER}
-    file_roots = {"/etc/partner/ca.pem": frozenset(("public",))}
-    secrets = {
-        p.name: Secrets(Certificate(uris=(spiffe_id(p.namespace, p.service_account),), ca="mesh"), p.namespace, kubernetes, files, file_roots)
-        for p in proxies
-    }
-    facts = World(world.names(case.dns, case.manifests), world.services(case.manifests), servers, apps=applications)
-    return Simulation(placed, proxies, facts, secrets, seed=1)
+    secrets = {proxy.name: _secrets(proxy, meant[proxy.name], kubernetes) for proxy in proxies}
+    return Simulation(meant, proxies, outside, secrets, seed=SEED)
+
+
+def _secrets(proxy: Proxy, config: xds.ProxyConfig, kubernetes: Mapping[tuple[str, str], Mapping[str, bytes]]) -> Secrets:
+    files = {path.decode(): PARTNER for path in _CERTIFICATE_FILE.findall(xds.encode(config))}
+    identity = Certificate(uris=(proxy.identity(),), ca="mesh")
+    return Secrets(identity, proxy.namespace, kubernetes, files, {PARTNER_ROOT: frozenset(("public",))})
 
 
 def _call(call: Manifest) -> Call:
+    """What the golden client would do."""
     source = call["from"]
     if "http" in call:
         spec = call["http"]
         authority, slash, path = spec["url"].removeprefix("http://").partition("/")
         host, _, port = authority.partition(":")
-        return Call(source, host, int(port or 80), http=_request(spec, authority, slash + path or "/"))
-    if "tls" in call:
-        spec = call["tls"]
-        inner = spec.get("http")
-        authority = spec.get("sni") or spec["address"]
-        http = _request(inner, authority, inner.get("path", "/")) if inner else None
-        return Call(source, spec["address"], spec["port"], True, spec.get("sni") or "", tuple(spec.get("alpn") or ()), http)
-    spec = call["tcp"]
-    return Call(source, spec["address"], spec["port"], http=None, data=spec.get("send", "").encode("latin-1"))
+        return Call(source, host, int(port or 80), http=_request(spec, authority, slash + path or "/", announce=True))
+    spec = call.get("tls") or call["tcp"]
+    if "tcp" in call:
+        return Call(source, spec["address"], spec["port"], http=None, data=spec["send"].encode("latin-1"))
+    sni, alpn, http = spec.get("sni") or "", tuple(spec.get("alpn") or ()), spec.get("http")
+    request = None
+    if http:
+        request = _request(http, sni or spec["address"], http.get("path", "/"), announce="h2" not in alpn)
+    return Call(source, spec["address"], spec["port"], True, sni, alpn, request)
 
 
-def _request(spec: Manifest, authority: str, path: str) -> HttpRequest:
-    """A request as the golden client makes it: its own headers, then the call's, which replace them."""
+def _request(spec: Manifest, authority: str, path: str, *, announce: bool) -> HttpRequest:
+    """A request as the golden client spells it; `announce`: with a length where the method may have a body (HTTP/1.1)."""
+    own = {name.lower(): (name, str(value)) for name, value in (spec.get("headers") or {}).items()}
     method = spec.get("method", "GET")
-    headers = {"Host": authority, "User-Agent": "golden", "Accept": "*/*"}
-    if method in ("POST", "PUT", "PATCH"):
-        headers["Content-Length"] = "0"
-    for name, value in (spec.get("headers") or {}).items():
-        known = next((n for n in headers if n.lower() == name.lower()), name)
-        headers[known] = str(value)
-    return HttpRequest(method, path, tuple(headers.items()))
+    headers = [(name, own.pop(name.lower(), (name, value))[1]) for name, value in _usual(authority)]
+    body = (spec.get("body") or "").encode()
+    if announce and (body or method in _WITH_BODY):
+        headers.append(("Content-Length", str(len(body))))
+    headers += own.values()
+    return HttpRequest(method, _wire(path), tuple((name, _wire(value)) for name, value in headers), body)
+
+
+def _usual(authority: str) -> tuple[tuple[str, str], ...]:
+    return ("Host", authority), ("User-Agent", "golden"), ("Accept", "*/*")
+
+
+def _wire(text: str) -> str:
+    """Text as its UTF-8 bytes read as Latin-1: how headers travel through the decisions."""
+    return text.encode().decode("latin-1")
