@@ -1,0 +1,157 @@
+"""HTTP/1.1 as a proxy speaks it to a host: one request at a time on a connection, which goes back to its pool in between."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from meshsim.proxy.parsers import BadMessage, Body, End, ResponseHead, ResponseParser, Tunnel
+from meshsim.routing.message import Request, Response
+from meshsim.routing.retries import Reset
+
+if TYPE_CHECKING:
+    from meshsim.proxy.stream import Stream
+
+_NO_BODY = frozenset(("GET", "HEAD", "DELETE", "TRACE", "CONNECT"))
+
+
+class Http1Client(asyncio.Protocol):
+    """One upstream connection; the `Upstream` of the stream that has it. `released` is called when it is free, `lost` when it is gone."""
+
+    def __init__(self, local: str, released: Callable[[Http1Client], None], lost: Callable[[Http1Client], None]):
+        self.local = local
+        self._released, self._lost = released, lost
+        self._parser = ResponseParser()
+        self._transport: asyncio.Transport | None = None
+        self._stream: Stream | None = None
+        self._chunked = self._answered = self._reusable = self._raw = self._sent_all = False
+
+    @property
+    def usable(self) -> bool:
+        return self._stream is None and self._transport is not None and not self._transport.is_closing()
+
+    def take(self, stream: Stream) -> None:
+        """The connection is this stream's until its response is complete."""
+        self._stream = stream
+        self._answered = self._raw = self._sent_all = False
+        self._reusable = True
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    # the stream's side
+
+    def send_head(self, request: Request) -> None:
+        assert self._transport is not None
+        lengths = False
+        lines = [f"{request.method} {request.path or request.authority} HTTP/1.1", f"host: {request.authority}"]
+        for name, value in request.headers:
+            lengths = lengths or name == "content-length"
+            lines.append(f"{name}: {value}")
+        self._chunked = not lengths and not request.ends and not request.upgrade and request.method != "CONNECT"
+        if request.upgrade:
+            lines.append("connection: Upgrade")
+        elif self._chunked:
+            lines.append("transfer-encoding: chunked")
+        elif request.ends and not lengths and request.method not in _NO_BODY:
+            lines.append("content-length: 0")
+        lines.append("\r\n")
+        self._sent_all = request.ends
+        self._raw = request.method == "CONNECT"
+        self._parser.expect(request.method)
+        self._transport.write("\r\n".join(lines).encode("latin-1"))
+
+    def send_data(self, data: bytes) -> None:
+        if self._transport is not None and data:
+            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def send_end(self) -> None:
+        self._sent_all = True
+        if self._transport is not None and self._chunked:
+            self._transport.write(b"0\r\n\r\n")
+
+    def cancel(self) -> None:
+        self._stream = None
+        self.close()
+
+    def pause(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    # the transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        if self._stream is None:
+            self.close()  # nobody asked
+            return
+        if self._answered and self._raw:
+            self._stream.response_data(data)
+            return
+        for event in self._parser.feed(data):
+            self._event(event)
+
+    def _event(self, event: ResponseHead | Body | End | Tunnel | BadMessage) -> None:
+        stream = self._stream
+        if stream is None:
+            return
+        if isinstance(event, ResponseHead):
+            self._answered = True
+            self._reusable = event.keep_alive
+            self._raw = event.status == 101 or (self._raw and event.status == 200)
+            stream.response(Response(event.status, event.headers, event.ends and not self._raw, event.version))
+            if event.ends and not self._raw:
+                self._release()
+        elif isinstance(event, Body):
+            stream.response_data(event.data)
+        elif isinstance(event, Tunnel):
+            if event.data:
+                stream.response_data(event.data)
+        elif isinstance(event, End):
+            if not self._raw:
+                stream.response_end()
+                self._release()
+        else:
+            self._stream = None
+            stream.failed(Reset.PROTOCOL)
+            self.close()
+
+    def eof_received(self) -> bool:
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        stream, self._stream = self._stream, None
+        self._lost(self)
+        if stream is None:
+            return
+        if self._answered and (self._raw or self._parser.finish()):
+            stream.response_end()
+        elif self._answered:
+            stream.failed(Reset.PROTOCOL)
+        else:
+            stream.failed(Reset.TERMINATION)
+
+    def pause_writing(self) -> None:
+        if self._stream is not None:
+            self._stream.host_blocked()
+
+    def resume_writing(self) -> None:
+        if self._stream is not None:
+            self._stream.host_writable()
+
+    def _release(self) -> None:
+        """The response is complete: back to the pool, unless one side said that this was the last."""
+        self._stream = None
+        if self._reusable and self._sent_all:
+            self._released(self)
+        else:
+            self.close()

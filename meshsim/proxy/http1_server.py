@@ -1,0 +1,205 @@
+"""HTTP/1.1 as a proxy receives it: requests in, responses out, one after the other on a connection.
+
+How this works: the parser (parsers.py) turns bytes into events; they wait in order until the response before them is written, so pipelined requests are
+answered in order. A request the parser refuses becomes the local reply its defect has (routing/replies.py), and ends the connection.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from http import HTTPStatus
+from typing import TYPE_CHECKING
+
+from meshsim.proxy.parsers import BadMessage, Body, End, RequestHead, RequestParser, Tunnel
+from meshsim.proxy.stream import Stream
+from meshsim.routing import message
+from meshsim.routing.exchange import Exchange
+from meshsim.routing.facts import Downstream
+from meshsim.routing.manager import Manager
+from meshsim.routing.message import Request, Response
+
+if TYPE_CHECKING:
+    from meshsim.proxy.core import Core
+
+REASONS = {status.value: status.phrase for status in HTTPStatus if status.value != 418} | {
+    302: "Found", 413: "Payload Too Large", 416: "Range Not Satisfiable", 422: "Unprocessable Entity", 103: "Early Hints",
+}
+_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+
+
+class Http1Server(asyncio.Protocol):
+    """One downstream connection; also the sink of its current stream."""
+
+    def __init__(self, core: Core, manager: Manager, downstream: Downstream):
+        self._core, self._manager, self._downstream = core, manager, downstream
+        self._parser = RequestParser(manager.max_headers, manager.max_header_count)
+        self._events: deque[RequestHead | Body | End | Tunnel | BadMessage] = deque()
+        self._transport: asyncio.Transport | None = None
+        self._stream: Stream | None = None
+        self._closing = self._chunked = self._head_only = self._raw = False
+        self._request_open = False
+        self._paused_for_body = False
+
+    @property
+    def idle(self) -> bool:
+        return self._stream is None and not self._parser.in_message
+
+    # the transport's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        self._core.connections.add(self)
+
+    def data_received(self, data: bytes) -> None:
+        if self._raw:
+            if self._stream is not None:
+                self._stream.request_data(data)
+            return
+        if not self._closing:
+            self._events.extend(self._parser.feed(data))
+            self._take()
+
+    def eof_received(self) -> bool:
+        if self._raw and self._stream is not None:
+            self._stream.client_gone()
+        return False
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._core.connections.discard(self)
+        self._closing = True
+        if self._stream is not None:
+            self._stream.client_gone()
+
+    def pause_writing(self) -> None:
+        if self._stream is not None:
+            self._stream.client_blocked()
+
+    def resume_writing(self) -> None:
+        if self._stream is not None:
+            self._stream.client_writable()
+
+    def drain(self) -> None:
+        """End the connection after the response under way."""
+        self._closing = True
+        if self._stream is None:
+            self._close()
+
+    # requests
+
+    def _take(self) -> None:
+        """Act on what was parsed, up to the next request whose turn has not come."""
+        while self._events and not self._closing:
+            event = self._events[0]
+            if isinstance(event, RequestHead | BadMessage) and self._stream is not None:
+                break
+            self._events.popleft()
+            if isinstance(event, RequestHead):
+                self._begin(event)
+            elif isinstance(event, Body):
+                if self._stream is not None:
+                    self._stream.request_data(event.data)
+            elif isinstance(event, End):
+                self._request_open = False
+                if self._stream is not None:
+                    self._stream.request_end()
+            elif isinstance(event, Tunnel):
+                self._raw = True
+                if self._stream is not None and event.data:
+                    self._stream.request_data(event.data)
+            else:
+                self._refuse(event)
+        self._flow()
+
+    def _begin(self, head: RequestHead) -> None:
+        request = Request(
+            head.method, head.path, head.authority, "http", head.headers, head.version, ends=head.ends, upgrade=head.upgrade
+        )
+        wishes = message.tokens(v for n, v in head.headers if n in ("connection", "proxy-connection"))
+        self._keep_alive = "close" not in wishes and (head.version != "HTTP/1.0" or "keep-alive" in wishes)
+        self._head_only = head.method == "HEAD"
+        self._request_open = not head.ends
+        if head.expects_continue and self._transport is not None:
+            self._transport.write(_CONTINUE)
+        exchange = Exchange(self._manager, self._downstream, request, self._core.runtime.clock())
+        self._stream = Stream(self._core, self, exchange)
+        self._core.count_request(self._manager, "1")
+        self._stream.start()
+
+    def _refuse(self, defect: BadMessage) -> None:
+        exchange = Exchange(
+            self._manager, self._downstream,
+            Request(defect.method, defect.path, defect.authority, "http", defect.headers, "HTTP/1.1"), self._core.runtime.clock(),
+        )
+        self._keep_alive = self._head_only = False
+        self._stream = stream = Stream(self._core, self, exchange)
+        stream.refuse(defect.kind)
+
+    def _flow(self) -> None:
+        """Read on unless requests already wait for their turn."""
+        if self._transport is None or self._transport.is_closing():
+            return
+        waiting = bool(self._events) and self._stream is not None
+        if waiting or self._paused_for_body:
+            self._transport.pause_reading()
+        else:
+            self._transport.resume_reading()
+
+    # the stream's side
+
+    def send_head(self, response: Response, *, close: bool = False) -> None:
+        if self._transport is None:
+            return
+        status = response.status
+        headers = response.headers
+        lengths = any(name == "content-length" for name, _ in headers)
+        bodiless = self._head_only or status in (204, 304) or status < 200
+        self._chunked = not lengths and not bodiless and not response.ends
+        lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Unknown')}"]
+        lines += [f"{name}: {value}" for name, value in headers if not (name == "content-length" and status == 204)]
+        if status == 101:
+            self._raw = True
+        elif self._chunked:
+            lines.append("transfer-encoding: chunked")
+        elif response.ends and not lengths and not bodiless:
+            lines.append("content-length: 0")
+        if close or not self._keep_alive or self._closing:
+            self._closing = True
+            lines.append("connection: close")
+        lines.append("\r\n")
+        self._transport.write("\r\n".join(lines).encode("latin-1"))
+
+    def send_data(self, data: bytes) -> None:
+        if self._transport is None or not data or self._head_only:
+            return
+        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+
+    def send_end(self) -> None:
+        if self._transport is not None and self._chunked:
+            self._transport.write(b"0\r\n\r\n")
+
+    def cut(self) -> None:
+        self._closing = True  # what was promised and does not come is what the client notices
+
+    def pause(self) -> None:
+        self._paused_for_body = True
+        self._flow()
+
+    def resume(self) -> None:
+        if self._paused_for_body:
+            self._paused_for_body = False
+            self._flow()
+
+    def closed(self) -> None:
+        self._stream = None
+        self._paused_for_body = False
+        if self._closing or self._request_open or self._raw:
+            self._closing = True
+            self._close()
+        else:
+            self._core.loop.call_soon(self._take)
+
+    def _close(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.close()

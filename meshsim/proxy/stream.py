@@ -1,0 +1,293 @@
+"""One HTTP stream: carries out what its Exchange decides, between a client's codec and a host's.
+
+How this works: the codec that accepted the request is the `Sink`, the connection to the host gives an `Upstream`. The stream feeds the exchange
+with what happens and does the step that comes out; it decides nothing itself. A request's body goes out as it comes; while it may have to be
+sent again it is kept, up to a limit. Either side that cannot write makes the other stop reading.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Protocol
+
+from meshsim.routing.exchange import Attempt, Cut, Exchange, Forward, Lookup, Reply, Step, Wait
+from meshsim.routing.message import Request, Response
+from meshsim.routing.replies import BAD_REQUESTS
+from meshsim.routing.retries import Reset
+
+if TYPE_CHECKING:
+    from meshsim.proxy.core import Core
+
+REPLAY_LIMIT = 1024 * 1024  # bytes of a request body kept for another attempt; Envoy's per-connection buffer limit
+
+
+class Sink(Protocol):
+    """The client's side of a stream, as its codec offers it."""
+
+    def send_head(self, response: Response, *, close: bool = False) -> None: ...
+    def send_data(self, data: bytes) -> None: ...
+    def send_end(self) -> None: ...
+    def cut(self) -> None:
+        """End the stream in the middle, so that the client notices."""
+
+    def pause(self) -> None:
+        """Take no more of the request's body for now."""
+
+    def resume(self) -> None: ...
+    def closed(self) -> None:
+        """The stream is over for the proxy."""
+
+
+class Upstream(Protocol):
+    """The host's side: one request on a connection."""
+
+    def send_head(self, request: Request) -> None: ...
+    def send_data(self, data: bytes) -> None: ...
+    def send_end(self) -> None: ...
+    def cancel(self) -> None:
+        """Give the request up; nothing more is wanted from it."""
+
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    @property
+    def local(self) -> str:
+        """The address this side has on the connection."""
+
+
+class Stream:
+    """One request and its response."""
+
+    def __init__(self, core: Core, sink: Sink, exchange: Exchange):
+        self.core, self.sink, self.exchange = core, sink, exchange
+        self.over = False
+        self._loop = core.loop
+        self._upstream: Upstream | None = None
+        self._attempt: Attempt | None = None
+        self._waiting: object | None = None
+        self._body: list[bytes] = []
+        self._kept = 0
+        self._complete = exchange.request.ends
+        self._tunnel = False
+        self._received = self._sent = 0
+        self._response_ended = False
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        core.streams.add(self)
+
+    def start(self) -> None:
+        self._touch()
+        self._do(self.exchange.begin())
+
+    def refuse(self, kind: str) -> None:
+        """Answer a request that its codec could not read; kind: of `replies.BAD_REQUESTS`."""
+        self._complete = True
+        self._do(self.exchange.local(BAD_REQUESTS[kind]))
+
+    # From the client -----------------------------------------------------------------------------------------------------------------
+
+    def request_data(self, data: bytes) -> None:
+        self._received += len(data)
+        self._touch()
+        if self._upstream is not None:
+            self._upstream.send_data(data)
+        if self._body is not None and not self._tunnel:
+            self._kept += len(data)
+            if self._kept <= REPLAY_LIMIT:
+                self._body.append(data)
+            elif self._upstream is None:
+                self._body.append(data)
+                self.sink.pause()
+
+    def request_end(self) -> None:
+        if self._complete:
+            return
+        self._complete = True
+        if self._upstream is not None:
+            self._upstream.send_end()
+            self._start_timers()
+
+    def client_gone(self, *, reset: bool = False) -> None:
+        """The client's connection or stream is no more."""
+        if self.over:
+            return
+        self.exchange.downstream_gone(reset=reset)
+        self._end()
+
+    def client_blocked(self) -> None:
+        if self._upstream is not None:
+            self._upstream.pause()
+
+    def client_writable(self) -> None:
+        if self._upstream is not None:
+            self._upstream.resume()
+
+    # From the host -------------------------------------------------------------------------------------------------------------------
+
+    def ready(self, upstream: Upstream) -> None:
+        """A connection for the attempt: send the request, and what there is of its body."""
+        if self.over:
+            upstream.cancel()
+            return
+        assert self._attempt is not None
+        self._waiting = None
+        self._upstream = upstream
+        self.exchange.entry.upstream_local = upstream.local
+        request = self._attempt.request
+        request.ends = self._complete and not self._body
+        upstream.send_head(request)
+        for piece in self._body:
+            upstream.send_data(piece)
+        if self._complete:
+            if self._body:
+                upstream.send_end()
+            self._start_timers()
+        self.sink.resume()
+
+    def not_ready(self, reset: Reset, reason: str = "") -> None:
+        """There is no connection to be had."""
+        if not self.over:
+            self._waiting = None
+            self._do(self.exchange.failed(reset, reason, sent=False))
+
+    def response(self, head: Response) -> None:
+        self._touch()
+        self._stop("try")
+        step = self.exchange.responded(head)
+        if isinstance(step, Forward):
+            if head.status == 101:
+                self._tunnel = True
+            self._do(step)
+            if head.ends and not self._tunnel:
+                self.response_end()
+        else:
+            self._drop_upstream()
+            self._do(step)
+
+    def response_data(self, data: bytes) -> None:
+        self._sent += len(data)
+        self._touch()
+        self.sink.send_data(data)
+
+    def response_end(self) -> None:
+        if self.over:
+            return
+        self._upstream = None
+        self._response_ended = True
+        self.sink.send_end()
+        self._end()
+
+    def failed(self, reset: Reset, reason: str = "") -> None:
+        """The request on the host's connection ended early."""
+        if not self.over:
+            self._upstream = None
+            self._stop("try")
+            self._do(self.exchange.failed(reset, reason))
+
+    def host_blocked(self) -> None:
+        self.sink.pause()
+
+    def host_writable(self) -> None:
+        self.sink.resume()
+
+    # Steps ---------------------------------------------------------------------------------------------------------------------------
+
+    def _do(self, step: Step) -> None:
+        if self.over:
+            return
+        if isinstance(step, Attempt):
+            self._attempt = step
+            for mirror in self.exchange.mirrors:
+                self.core.mirror(mirror, self.exchange)
+            self.exchange.mirrors = []
+            self._waiting = self.core.pools.request(step, self.exchange.downstream, self)
+        elif isinstance(step, Forward):
+            self.sink.send_head(step.response)
+        elif isinstance(step, Reply):
+            self._drop_upstream()
+            self.sink.send_head(step.response, close=step.close or not self._complete)
+            if step.body and self.exchange.request.method != "HEAD":
+                self._sent += len(step.body)
+                self.sink.send_data(step.body)
+            self.sink.send_end()
+            self._end()
+        elif isinstance(step, Wait):
+            self._timers["wait"] = self._loop.call_later(step.seconds, self._resume)
+        elif isinstance(step, Lookup):
+            task = self._loop.create_task(self._look_up(step))
+            self.core.tasks.add(task)
+            task.add_done_callback(self.core.tasks.discard)
+        elif isinstance(step, Cut):
+            self._drop_upstream()
+            self.sink.cut()
+            self._end()
+
+    def _resume(self) -> None:
+        self._timers.pop("wait", None)
+        if not self.over:
+            self._do(self.exchange.resume())
+
+    async def _look_up(self, step: Lookup) -> None:
+        addresses = await self.core.resolve(step.name)
+        if not self.over:
+            self._do(self.exchange.looked_up(step.name, step.port, addresses))
+
+    def _start_timers(self) -> None:
+        """The request is complete and on its way: its time runs."""
+        if self.exchange.timeout and "route" not in self._timers:
+            self._timers["route"] = self._loop.call_later(self.exchange.timeout, self._route_timeout)
+        if self._attempt is not None and self._attempt.per_try_timeout:
+            self._stop("try")
+            self._timers["try"] = self._loop.call_later(self._attempt.per_try_timeout, self._try_timeout)
+
+    def _route_timeout(self) -> None:
+        if not self.over:
+            self._drop_upstream()
+            self._stop("wait")
+            self._do(self.exchange.timed_out())
+
+    def _try_timeout(self) -> None:
+        if not self.over:
+            self._drop_upstream()
+            self._do(self.exchange.try_timed_out())
+
+    def _touch(self) -> None:
+        """Something moved: the idle time starts again."""
+        self._moved = self._loop.time()
+        if "idle" not in self._timers and self.exchange.manager.stream_idle_timeout:
+            self._timers["idle"] = self._loop.call_later(self.exchange.manager.stream_idle_timeout, self._idle)
+
+    def _idle(self) -> None:
+        del self._timers["idle"]
+        if self.over:
+            return
+        left = self._moved + self.exchange.manager.stream_idle_timeout - self._loop.time()
+        if left > 0.001:
+            self._timers["idle"] = self._loop.call_later(left, self._idle)
+        else:
+            self._drop_upstream()
+            self._do(self.exchange.idle(request_complete=self._complete))
+
+    def _stop(self, timer: str) -> None:
+        handle = self._timers.pop(timer, None)
+        if handle is not None:
+            handle.cancel()
+
+    def _drop_upstream(self) -> None:
+        if self._waiting is not None:
+            self.core.pools.forget(self._waiting)
+            self._waiting = None
+        if self._upstream is not None:
+            self._upstream.cancel()
+            self._upstream = None
+
+    def _end(self) -> None:
+        if self.over:
+            return
+        self.over = True
+        self._drop_upstream()
+        for handle in self._timers.values():
+            handle.cancel()
+        self._timers.clear()
+        self.core.streams.discard(self)
+        entry = self.exchange.finish(self.core.runtime.clock(), self._received, self._sent)
+        self.core.log(entry, self.exchange.manager.loggers)
+        self.sink.closed()

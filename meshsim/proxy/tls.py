@@ -1,0 +1,427 @@
+"""TLS as a proxy does it: contexts built once from xds and secrets, handshakes that check names before they are answered.
+
+How this works: `Contexts` turns an xds TLS context and the secrets it names into an `ssl.SSLContext`, kept until a secret changes. `TlsTransport`
+sits between a socket's transport and a protocol and runs OpenSSL on memory, which lets it look at the peer's certificate before its own
+last flight leaves: a peer whose names do not fit never sees a finished handshake, as with a real Envoy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ssl
+from collections.abc import Callable, Mapping
+from typing import Any as Json
+
+from cryptography import x509
+from cryptography.hazmat.primitives import serialization
+
+from meshsim.routing import certificates
+from meshsim.routing.facts import Peer
+from meshsim.xds.tls import CommonTlsContext, DownstreamTlsContext, Secret, TlsCertificate, UpstreamTlsContext
+from meshsim.xds.tls import CertificateValidationContext as Validation
+
+_VERSIONS = {
+    "TLSv1_0": ssl.TLSVersion.TLSv1, "TLSv1_1": ssl.TLSVersion.TLSv1_1, "TLSv1_2": ssl.TLSVersion.TLSv1_2, "TLSv1_3": ssl.TLSVersion.TLSv1_3,
+}
+_READ = 256 * 1024
+
+
+class NoSecret(Exception):
+    """A context needs a secret that nothing supplies."""
+
+
+class Prepared:
+    """A context ready for handshakes. `validation` is what the peer's names are checked against; `own_uris` who we are."""
+
+    __slots__ = ("context", "own_uris", "sessions", "validation")
+
+    def __init__(self, context: ssl.SSLContext, validation: Validation | None, own_uris: tuple[str, ...]):
+        self.context, self.validation, self.own_uris = context, validation, own_uris
+        self.sessions: dict[str, ssl.SSLSession] = {}
+
+
+class Contexts:
+    """The contexts of one proxy, by the xds message they come from."""
+
+    def __init__(self) -> None:
+        self._secrets: dict[str, Secret] = {}
+        self._made: dict[tuple[int, tuple[str, ...]], tuple[object, Prepared]] = {}
+
+    def update(self, secrets: Mapping[str, Secret]) -> None:
+        """Use these secrets from now on; every context is built again when it is next needed."""
+        if secrets != self._secrets:
+            self._secrets = dict(secrets)
+            self._made.clear()
+
+    def downstream(self, config: DownstreamTlsContext) -> Prepared:
+        """Raises NoSecret."""
+        return self._kept(config, (), lambda: self._server(config))
+
+    def upstream(self, config: UpstreamTlsContext, alpn: tuple[str, ...]) -> Prepared:
+        """Raises NoSecret."""
+        return self._kept(config, alpn, lambda: self._client(config, alpn))
+
+    def _kept(self, config: object, alpn: tuple[str, ...], make: Callable[[], Prepared]) -> Prepared:
+        key = (id(config), alpn)
+        found = self._made.get(key)
+        if found is None or found[0] is not config:
+            found = self._made[key] = (config, make())
+        return found[1]
+
+    def _server(self, config: DownstreamTlsContext) -> Prepared:
+        common = config.common_tls_context
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._limit(context, common, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
+        own = self._own(context, common)
+        if own is None:
+            raise NoSecret("a server without a certificate")
+        validation = self._validation(common)
+        if validation is not None and validation.trusted_ca is not None:
+            _trust(context, validation)
+            context.verify_mode = ssl.CERT_REQUIRED if config.require_client_certificate else ssl.CERT_OPTIONAL
+        if common.alpn_protocols:
+            context.set_alpn_protocols(common.alpn_protocols)
+        return Prepared(context, validation, own)
+
+    def _client(self, config: UpstreamTlsContext, alpn: tuple[str, ...]) -> Prepared:
+        common = config.common_tls_context
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+        self._limit(context, common, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_2)
+        own = self._own(context, common)
+        validation = self._validation(common)
+        if validation is not None and validation.trusted_ca is not None and validation.trust_chain_verification != "ACCEPT_UNTRUSTED":
+            _trust(context, validation)
+            context.verify_mode = ssl.CERT_REQUIRED
+        if alpn:
+            context.set_alpn_protocols(list(alpn))
+        return Prepared(context, validation, own or ())
+
+    def _limit(self, context: ssl.SSLContext, common: CommonTlsContext, low: ssl.TLSVersion, high: ssl.TLSVersion) -> None:
+        given = common.tls_params
+        low = _VERSIONS.get(given.tls_minimum_protocol_version, low) if given else low
+        high = _VERSIONS.get(given.tls_maximum_protocol_version, high) if given else high
+        context.minimum_version, context.maximum_version = low, max(low, high)
+        if given and given.cipher_suites:
+            names = [c.strip("[]") for suite in given.cipher_suites for c in suite.split("|")]
+            context.set_ciphers(":".join(names))
+
+    def _own(self, context: ssl.SSLContext, common: CommonTlsContext) -> tuple[str, ...] | None:
+        """Load our certificate; its URIs, or None where the context has none."""
+        certificates_ = list(common.tls_certificates)
+        for reference in common.tls_certificate_sds_secret_configs:
+            secret = self._secrets.get(reference.name)
+            if secret is None or secret.tls_certificate is None:
+                raise NoSecret(reference.name)
+            certificates_.append(secret.tls_certificate)
+        uris: tuple[str, ...] | None = None
+        for certificate in certificates_:
+            uris = _load(context, certificate)
+        return uris
+
+    def _validation(self, common: CommonTlsContext) -> Validation | None:
+        """What the peer is checked against, with the CA of a secret put in."""
+        combined = common.combined_validation_context
+        base = combined.default_validation_context if combined else common.validation_context
+        reference = combined.validation_context_sds_secret_config if combined else common.validation_context_sds_secret_config
+        if reference is None:
+            return base
+        secret = self._secrets.get(reference.name)
+        if secret is None or secret.validation_context is None:
+            raise NoSecret(reference.name)
+        found = secret.validation_context
+        if base is None:
+            return found
+        return Validation(
+            trusted_ca=found.trusted_ca, crl=found.crl, match_subject_alt_names=base.match_subject_alt_names,
+            match_typed_subject_alt_names=base.match_typed_subject_alt_names, trust_chain_verification=base.trust_chain_verification,
+        )
+
+
+def _load(context: ssl.SSLContext, certificate: TlsCertificate) -> tuple[str, ...]:
+    chain, key = certificate.certificate_chain, certificate.private_key
+    if chain is None or key is None or not chain.filename or not key.filename:
+        raise NoSecret("a certificate without files")
+    try:
+        context.load_cert_chain(chain.filename, key.filename)
+        with open(chain.filename, "rb") as file:
+            return certificates.names(x509.load_pem_x509_certificate(file.read())).uris
+    except (OSError, ValueError) as e:
+        raise NoSecret(f"{chain.filename}: {e}") from e
+
+
+def _trust(context: ssl.SSLContext, validation: Validation) -> None:
+    assert validation.trusted_ca is not None
+    try:
+        context.load_verify_locations(cafile=validation.trusted_ca.filename, cadata=validation.trusted_ca.inline_string)
+        if validation.crl is not None and validation.crl.filename:
+            context.load_verify_locations(cafile=validation.crl.filename)
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    except (OSError, ssl.SSLError) as e:
+        raise NoSecret(f"{validation.trusted_ca.filename}: {e}") from e
+
+
+def peer_of(der: bytes | None) -> Peer | None:
+    """The facts of a peer's certificate."""
+    if not der:
+        return None
+    certificate = x509.load_der_x509_certificate(der)
+    names = certificates.names(certificate)
+    pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
+    return Peer(names.uris, names.dns, certificate.subject.rfc4514_string(), hashlib.sha256(der).hexdigest(), pem)
+
+
+class HandshakeFailed(Exception):
+    """reason: as logs print it; reset: whether the peer broke the connection."""
+
+    def __init__(self, reason: str):
+        self.reason = reason
+        super().__init__(reason)
+
+
+class TlsTransport(asyncio.Transport):
+    """TLS over a plain transport. It is a protocol to the socket's transport and a transport to the protocol above.
+
+    on_ready(self) is called once when the handshake is done, on_failure(HandshakeFailed) instead when it fails. `protocol` is set by on_ready.
+    """
+
+    def __init__(
+        self,
+        prepared: Prepared,
+        *,
+        server: bool,
+        sni: str = "",
+        name: str = "",
+        on_ready: Callable[[TlsTransport], None],
+        on_failure: Callable[[HandshakeFailed], None],
+    ):
+        super().__init__()
+        self._prepared, self._server, self._sni, self._name = prepared, server, sni, name
+        self._on_ready, self._on_failure = on_ready, on_failure
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._tls = prepared.context.wrap_bio(self._incoming, self._outgoing, server_side=server, server_hostname=sni or None)
+        self._raw: asyncio.Transport | None = None
+        self._ready = self._over = self._eof_told = False
+        self.protocol: asyncio.Protocol | None = None
+        self._session_key = f"{sni}|{name}"
+        if not server and (session := prepared.sessions.get(self._session_key)) is not None:
+            self._tls.session = session
+
+    # the socket's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._raw = transport
+        if not self._server:
+            self._shake()
+
+    def data_received(self, data: bytes) -> None:
+        self._incoming.write(data)
+        if not self._ready:
+            self._shake()
+            if not self._ready:
+                return
+        self._deliver()
+
+    def eof_received(self) -> bool:
+        if not self._ready:
+            self._incoming.write_eof()
+            self._shake()
+            return False
+        self._deliver()
+        return self._tell_eof()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._over:
+            return
+        self._over = True
+        if not self._ready:
+            self._on_failure(HandshakeFailed(certificates.RESET if isinstance(error, ConnectionResetError) else ""))
+        elif self.protocol is not None:
+            self.protocol.connection_lost(error)
+
+    def pause_writing(self) -> None:
+        if self.protocol is not None:
+            self.protocol.pause_writing()
+
+    def resume_writing(self) -> None:
+        if self.protocol is not None:
+            self.protocol.resume_writing()
+
+    # the handshake
+
+    def _shake(self) -> None:
+        if self._over:
+            return
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            if not self._server and self._prepared.validation is not None and not self._check(_unverified(self._tls)):
+                return
+            self._flush()
+            return
+        except ssl.SSLError as e:
+            self._flush()
+            self._fail(certificates.openssl_words(e))
+            return
+        if self._prepared.validation is not None and not self._check(self._tls.getpeercert(True)):
+            return
+        self._ready = True
+        self._flush()
+        if not self._server and self._tls.session is not None:
+            self._prepared.sessions[self._session_key] = self._tls.session
+        self._on_ready(self)
+
+    def _check(self, der: bytes | None) -> bool:
+        """Whether the peer's names fit, as far as its certificate is known; ends the connection if they do not."""
+        if not der:
+            return True
+        assert self._prepared.validation is not None
+        names = certificates.names(x509.load_der_x509_certificate(der))
+        failure = certificates.unfit(self._prepared.validation, names, self._name)
+        if failure:
+            self._fail(failure)
+        return not failure
+
+    def _fail(self, reason: str) -> None:
+        self._over = True
+        self._on_failure(HandshakeFailed(reason))
+        if self._raw is not None:
+            self._raw.close()
+
+    # data
+
+    def _deliver(self) -> None:
+        while not self._over and self.protocol is not None:
+            try:
+                data = self._tls.read(_READ)
+            except ssl.SSLWantReadError:
+                self._flush()
+                return
+            except ssl.SSLZeroReturnError:
+                data = b""
+            except ssl.SSLError as e:
+                self._flush()
+                self._broken(e)
+                return
+            if not data:
+                if not self._tell_eof():
+                    self.close()
+                return
+            self.protocol.data_received(data)
+
+    def _tell_eof(self) -> bool:
+        if self._eof_told or self.protocol is None:
+            return False
+        self._eof_told = True
+        return bool(self.protocol.eof_received())
+
+    def _broken(self, error: Exception) -> None:
+        self._over = True
+        if self._raw is not None:
+            self._raw.abort()
+        if self.protocol is not None:
+            self.protocol.connection_lost(error)
+
+    def _flush(self) -> None:
+        if self._outgoing.pending and self._raw is not None:
+            self._raw.write(self._outgoing.read())
+
+    # the protocol's side
+
+    @property
+    def alpn(self) -> str | None:
+        return self._tls.selected_alpn_protocol()
+
+    @property
+    def own_uris(self) -> tuple[str, ...]:
+        return self._prepared.own_uris
+
+    def peer(self) -> Peer | None:
+        return peer_of(self._tls.getpeercert(True))
+
+    def get_extra_info(self, name: str, default: Json = None) -> Json:
+        if name == "ssl_object":
+            return self._tls
+        return self._raw.get_extra_info(name, default) if self._raw else default
+
+    def start(self, protocol: asyncio.Protocol) -> None:
+        """Give what arrives to `protocol`; what is there already at once."""
+        self.protocol = protocol
+        protocol.connection_made(self)
+        self._deliver()
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        if self._over or not data:
+            return
+        try:
+            self._tls.write(data)
+        except ssl.SSLError as e:
+            self._broken(e)
+            return
+        self._flush()
+
+    def writelines(self, list_of_data: Json) -> None:
+        self.write(b"".join(list_of_data))
+
+    def can_write_eof(self) -> bool:
+        return True
+
+    def write_eof(self) -> None:
+        """TLS' own end of stream (close_notify), then the socket's."""
+        if self._raw is None or self._over:
+            return
+        try:
+            self._tls.unwrap()
+        except ssl.SSLError:
+            pass
+        self._flush()
+        if self._raw.can_write_eof() and not self._raw.is_closing():
+            self._raw.write_eof()
+
+    def close(self) -> None:
+        if self._raw is None or self._raw.is_closing():
+            return
+        if self._ready:
+            try:
+                self._tls.unwrap()
+            except (ssl.SSLError, OSError):
+                pass
+            self._flush()
+        self._raw.close()
+
+    def abort(self) -> None:
+        if self._raw is not None:
+            self._raw.abort()
+
+    def is_closing(self) -> bool:
+        return self._over or self._raw is None or self._raw.is_closing()
+
+    def pause_reading(self) -> None:
+        if self._raw is not None and not self._raw.is_closing():
+            self._raw.pause_reading()
+
+    def resume_reading(self) -> None:
+        if self._raw is not None and not self._raw.is_closing():
+            self._raw.resume_reading()
+
+    def is_reading(self) -> bool:
+        return self._raw is not None and self._raw.is_reading()
+
+    def get_write_buffer_size(self) -> int:
+        return self._raw.get_write_buffer_size() if self._raw else 0
+
+    def set_write_buffer_limits(self, high: int | None = None, low: int | None = None) -> None:
+        if self._raw is not None:
+            self._raw.set_write_buffer_limits(high, low)
+
+
+def _unverified(tls: ssl.SSLObject) -> bytes | None:
+    """The certificate the server sent, in the middle of the handshake (public since Python 3.13)."""
+    inner = getattr(tls, "_sslobj", None)
+    chain = inner.get_unverified_chain() if inner is not None else None
+    if not chain:
+        return None
+    leaf = chain[0]
+    return leaf if isinstance(leaf, bytes) else bytes(leaf.public_bytes(2))  # 2: DER
