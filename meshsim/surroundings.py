@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any as Json
 
 from meshsim.errors import MeshsimError
-from meshsim.resources import Documents, ObjectMeta, Resource, Source, load
+from meshsim.resources import Documents, ObjectMeta, Resource, load
 from meshsim.resources.external_server import API_VERSION, KIND, ExternalServerSpec, ServerPort
 
 _PACKAGE = Path(__file__).resolve().parent
@@ -69,7 +69,7 @@ def _echoes(given: list[Resource[Json]]) -> Iterator[Resource[ExternalServerSpec
             found = [a for a in entry.spec.addresses if "/" not in a] or [str(address)]
             address += 1
             spec = ExternalServerSpec(hosts=[host], addresses=found, ports=listed)
-            yield Resource(API_VERSION, KIND, ObjectMeta(name=host), spec, Source(entry.source.file, entry.source.node), entry.order)
+            yield Resource(API_VERSION, KIND, ObjectMeta(name=host), spec, entry.source, entry.order)
 
 
 def _protocol(number: int, name: str) -> Json:

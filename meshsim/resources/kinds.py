@@ -32,6 +32,11 @@ class Kind(NamedTuple):
     where: str = "spec"
     namespaced: bool = True
 
+    @property
+    def is_istio(self) -> bool:
+        """Whether Istio's schema and webhook have a say."""
+        return self.group.endswith(".istio.io")
+
 
 _NETWORKING, _SECURITY, _TELEMETRY = "networking.istio.io", "security.istio.io", "telemetry.istio.io"
 _ISTIO = ("v1", "v1beta1", "v1alpha3")
@@ -62,6 +67,21 @@ KINDS: dict[str, list[Kind]] = {
     "ConfigMap": [Kind("", ("v1",), kubernetes.ConfigMap, "")],
     "NetworkPolicy": [Kind("networking.k8s.io", ("v1",), network_policy.NetworkPolicySpec)],
 }
+
+
+NOT_SIMULATED = frozenset((
+    "EnvoyFilter", "WasmPlugin", "TrafficExtension", "StatefulSet", "DaemonSet", "ReplicaSet", "Job", "CronJob", "Ingress",
+    "GatewayClass", "HTTPRoute", "TLSRoute", "TCPRoute", "GRPCRoute", "UDPRoute", "ReferenceGrant", "BackendTLSPolicy",
+))
+"""Kinds that would change what a mesh does, which meshsim does not read."""
+
+WITHOUT_EFFECT = frozenset((
+    "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "HorizontalPodAutoscaler", "PodDisruptionBudget", "ResourceQuota",
+    "CustomResourceDefinition", "LimitRange", "PersistentVolumeClaim", "PersistentVolume", "StorageClass", "PriorityClass", "Node",
+    "Event", "ServiceMonitor", "PodMonitor", "PrometheusRule", "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration",
+    "Kustomization",
+))
+"""Kinds that often stand in the same files and do not touch traffic."""
 
 
 def find(api_version: str, kind: str) -> Kind | None:

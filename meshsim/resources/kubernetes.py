@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import msgspec
 
-from meshsim.resources.message import LabelSelector, Message, Struct
+from meshsim.resources.message import LabelSelector, OpenMessage, Struct
 
 
-class NamespaceSpec(Message):
+class NamespaceSpec(OpenMessage):
     pass
 
 
-class ServiceAccount(Message):
+class ServiceAccount(OpenMessage):
     pass
 
 
-class ServicePort(Message):
+class ServicePort(OpenMessage):
     port: int = 0
     name: str = ""
     protocol: str = "TCP"
@@ -24,7 +24,7 @@ class ServicePort(Message):
     node_port: int = 0
 
 
-class ServiceSpec(Message):
+class ServiceSpec(OpenMessage):
     type: str = "ClusterIP"
     cluster_ip: str = msgspec.field(default="", name="clusterIP")
     cluster_ips: list[str] = msgspec.field(default_factory=list, name="clusterIPs")
@@ -36,19 +36,19 @@ class ServiceSpec(Message):
     publish_not_ready_addresses: bool = False
 
 
-class ContainerPort(Message):
+class ContainerPort(OpenMessage):
     container_port: int = 0
     name: str = ""
     protocol: str = "TCP"
 
 
-class Container(Message):
+class Container(OpenMessage):
     name: str = ""
     image: str = ""
     ports: list[ContainerPort] = []
 
 
-class PodSpec(Message):
+class PodSpec(OpenMessage):
     containers: list[Container] = []
     service_account_name: str = ""
     node_name: str = ""
@@ -56,40 +56,40 @@ class PodSpec(Message):
     subdomain: str = ""
 
 
-class PodIp(Message):
+class PodIp(OpenMessage):
     ip: str = ""
 
 
-class PodCondition(Message):
+class PodCondition(OpenMessage):
     type: str = ""
     status: str = ""
 
 
-class PodStatus(Message, rename={"pod_ip": "podIP", "pod_ips": "podIPs"}):
+class PodStatus(OpenMessage, rename={"pod_ip": "podIP", "pod_ips": "podIPs"}):
     pod_ip: str = ""
     pod_ips: list[PodIp] = []
     phase: str = ""
     conditions: list[PodCondition] = []
 
 
-class Pod(Message):
+class Pod(OpenMessage):
     spec: PodSpec | None = None
     status: PodStatus | None = None
 
 
-class EndpointConditions(Message):
+class EndpointConditions(OpenMessage):
     ready: bool | None = None
     serving: bool | None = None
     terminating: bool | None = None
 
 
-class ObjectReference(Message):
+class ObjectReference(OpenMessage):
     kind: str = ""
     name: str = ""
     namespace: str = ""
 
 
-class SliceEndpoint(Message):
+class SliceEndpoint(OpenMessage):
     addresses: list[str] = []
     conditions: EndpointConditions | None = None
     target_ref: ObjectReference | None = None
@@ -98,51 +98,51 @@ class SliceEndpoint(Message):
     zone: str = ""
 
 
-class SlicePort(Message):
+class SlicePort(OpenMessage):
     name: str = ""
     port: int | None = None
     protocol: str = "TCP"
     app_protocol: str | None = None
 
 
-class EndpointSlice(Message):
+class EndpointSlice(OpenMessage):
     address_type: str = "IPv4"
     ports: list[SlicePort] = []
     endpoints: list[SliceEndpoint] = []
 
 
-class EndpointAddress(Message):
+class EndpointAddress(OpenMessage):
     ip: str = ""
     hostname: str = ""
     target_ref: ObjectReference | None = None
 
 
-class EndpointSubset(Message):
+class EndpointSubset(OpenMessage):
     addresses: list[EndpointAddress] = []
     not_ready_addresses: list[EndpointAddress] = []
     ports: list[SlicePort] = []
 
 
-class Endpoints(Message):
+class Endpoints(OpenMessage):
     subsets: list[EndpointSubset] = []
 
 
-class PodTemplate(Message):
+class PodTemplate(OpenMessage):
     metadata: Struct | None = None
     spec: PodSpec | None = None
 
 
-class DeploymentSpec(Message):
+class DeploymentSpec(OpenMessage):
     replicas: int | None = None
     selector: LabelSelector | None = None
     template: PodTemplate | None = None
 
 
-class Secret(Message):
+class Secret(OpenMessage):
     type: str = ""
     data: dict[str, str] = {}  # base64
     string_data: dict[str, str] = {}
 
 
-class ConfigMap(Message):
+class ConfigMap(OpenMessage):
     data: dict[str, str] = {}

@@ -1,34 +1,46 @@
 """YAML text to resources: every mistake at once, each with its file, line and column.
 
-How this works: PyYAML's C parser composes a tree of nodes that know their places. `plain` turns a tree into Python values
-and notes what YAML lets pass but Kubernetes does not (a key twice) or reads otherwise than meant (`no` is false). The values
-are converted to a kind's message in one fast step; only when that fails does `decode.problems` walk message and tree side
-by side to say everything that is wrong. Aliases are resolved by reference and counted, depth and size are bounded, so that no
-document costs more than its text.
+How this works: `reader` turns one document after the other into plain values and notes what YAML lets pass but Kubernetes does not. The
+values are converted to a kind's message in one fast step; only when that fails does `decode` walk message and value side by side to say
+everything that is wrong. A document that cannot be converted is still among `Documents.documents`, for validation in Istio's words.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any as Json
 
-import msgspec
 import yaml
 
 from meshsim.errors import ConfigError, Location, Problem
 from meshsim.resources import decode, kinds
-from meshsim.resources.resource import ObjectMeta, Resource, Source
+from meshsim.resources.reader import MAX_BYTES, Reader, Source, compose
+from meshsim.resources.resource import ObjectMeta, Resource
 
-MAX_BYTES = 64 * 1024 * 1024
-MAX_DEPTH = 64
-MAX_NODES = 5_000_000  # counted with every alias followed, so a billion laughs ends early
 HEADERS = ("GoldenCase", "GoldenBase", "Walkthrough", "MeshTest")  # meshsim.dev documents that are no part of a mesh
+TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec", "status")
 
-_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+@dataclass(slots=True)
+class Document:
+    """One resource as it was written. `resource` is None where it could not be read; `problems` says why."""
+
+    kind: str
+    api_version: str
+    name: str
+    namespace: str
+    source: Source
+    problems: list[Problem]
+    resource: Resource[Json] | None = None
+
+    @property
+    def id(self) -> str:
+        return f"{self.kind}/{self.namespace}/{self.name}"
 
 
 @dataclass
@@ -38,6 +50,7 @@ class Documents:
     resources: list[Resource[Json]] = field(default_factory=list)
     headers: list[dict[str, Json]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
+    documents: list[Document] = field(default_factory=list)
 
     @property
     def errors(self) -> list[Problem]:
@@ -74,19 +87,27 @@ def read(text: str, name: str, out: Documents) -> Documents:
     if len(text) > MAX_BYTES:
         out.problems.append(Problem("error", f"file is larger than {MAX_BYTES >> 20} MiB", Location(name, 1)))
         return out
-    loader = _LOADER(text)
+    collecting = gc.isenabled()
+    gc.disable()  # nothing here makes cycles, and a large file makes many objects
     try:
-        while loader.check_node():
-            _document(loader.get_node(), name, out)
+        _read(text.removeprefix("\ufeff"), name, out)
+    finally:
+        if collecting:
+            gc.enable()
+    return out
+
+
+def _read(text: str, name: str, out: Documents) -> None:
+    try:
+        for node in compose(text):
+            _document(node, name, out, text)
     except yaml.MarkedYAMLError as e:
         mark = e.problem_mark or e.context_mark
         place = Location(name, mark.line + 1, mark.column + 1) if mark else Location(name, 1)
         out.problems.append(Problem("error", f"not YAML: {e.problem or e.context}", place))
     except (yaml.YAMLError, RecursionError, ValueError) as e:
-        out.problems.append(Problem("error", f"not YAML: {str(e) or type(e).__name__}".splitlines()[0], Location(name, 1)))
-    finally:
-        loader.dispose()
-    return out
+        said = (str(e) or type(e).__name__).splitlines()[0]
+        out.problems.append(Problem("error", f"not YAML: {said}", Location(name, 1)))
 
 
 def _texts(sources: Iterable[str | Path], stdin: str | None) -> Iterator[tuple[str, str]]:
@@ -106,24 +127,28 @@ def _texts(sources: Iterable[str | Path], stdin: str | None) -> Iterator[tuple[s
                 raise ConfigError([Problem("error", str(reason), Location(str(file), 1))]) from None
 
 
-def _document(node: yaml.Node | None, name: str, out: Documents) -> None:
+def _document(node: yaml.Node | None, name: str, out: Documents, text: str | None) -> None:
+    """One document; `text` is None for a member of a List, whose anchors may stand elsewhere."""
     if node is None or (isinstance(node, yaml.ScalarNode) and node.tag.endswith(":null")):
         return
-    reader = _Reader(name, out.problems)
-    raw = reader.plain(node, 0)
+    reader = Reader(name, out.problems)
+    try:
+        raw = reader.plain(node)
+    except ValueError as e:
+        reader.say(node, str(e))
+        return
     if not isinstance(raw, dict):
-        out.problems.append(Problem("error", f"a resource is a mapping; found {decode.found(raw)}", reader.place(node)))
+        reader.say(node, f"a resource is a mapping; found {decode.found(raw)}")
         return
     if raw.get("kind") == "List" and isinstance(raw.get("items"), list):
-        items = next(v for k, v in node.value if k.value == "items")
-        for item in items.value:
-            _document(item, name, out)
+        items = next(value for key, value in node.value if key.value == "items")
+        for item in items.value if isinstance(items, yaml.SequenceNode) else ():
+            _document(item, name, out, None)
         return
-    _resource(raw, node, name, out)
+    _resource(raw, Source(name, node, text), out)
 
 
-def _resource(raw: dict[str, Json], node: yaml.Node, name: str, out: Documents) -> None:
-    source = Source(name, node)
+def _resource(raw: dict[str, Json], source: Source, out: Documents) -> None:
     api_version, kind_name = raw.get("apiVersion"), raw.get("kind")
     if not isinstance(api_version, str) or not isinstance(kind_name, str):
         missing = "apiVersion" if not isinstance(api_version, str) else "kind"
@@ -134,26 +159,41 @@ def _resource(raw: dict[str, Json], node: yaml.Node, name: str, out: Documents) 
         return
     kind = kinds.find(api_version, kind_name)
     if kind is None:
-        out.problems.append(_unknown(api_version, kind_name, source))
+        out.problems.append(_unknown(api_version, kind_name, raw, source))
         return
-    errors_before = len(out.errors)
-    metadata = decode.convert(raw.get("metadata") or {}, ObjectMeta, source, ("metadata",), out.problems, open_ended=True)
+    problems: list[Problem] = []
+    open_ended = not kind.is_istio and kind.group != "meshsim.dev"
+    metadata = decode.convert(raw.get("metadata") or {}, ObjectMeta, source, ("metadata",), problems, open_ended=True)
     holds = raw.get("spec") if kind.where else {k: v for k, v in raw.items() if k not in ("apiVersion", "kind", "metadata")}
-    if kind.where:
-        out.problems += decode.unknown_keys(raw, ("apiVersion", "kind", "metadata", "spec", "status"), source)
-    spec = decode.convert({} if holds is None else holds, kind.message, source, (kind.where,) if kind.where else (), out.problems,
-                          open_ended=not kind.group.endswith(("istio.io", "meshsim.dev")))
-    if metadata is None or spec is None:
-        return
-    if kind.namespaced and not metadata.namespace:
+    if kind.where and not raw.keys() <= _TOP_LEVEL:
+        problems += decode.unknown_keys(raw, TOP_LEVEL, source)
+    spec = decode.convert({} if holds is None else holds, kind.message, source, (kind.where,) if kind.where else (), problems,
+                          open_ended=open_ended)
+    if metadata is not None and kind.namespaced and not metadata.namespace:
         metadata.namespace = "default"
-    label = f"{kind_name}/{metadata.namespace}/{metadata.name}"
-    out.problems[errors_before:] = out.problems[errors_before:]
-    if not metadata.name and kind_name != "MeshConfig":
-        out.problems.append(Problem("error", "metadata.name is required", source.locate(("metadata",)), label))
-        return
-    order = _created(metadata, len(out.resources))
-    out.resources.append(Resource(api_version, kind_name, metadata, spec, source, order, raw))
+    if metadata is not None and not metadata.name and kind_name != "MeshConfig":
+        said = "metadata.generateName is not simulated; give a name" if metadata.generate_name else "metadata.name is required"
+        problems.append(Problem("error", said, source.locate(("metadata",))))
+    label = _name(raw.get("metadata"))
+    document = Document(kind_name, api_version, label[1], label[0] if kind.namespaced else "", source, [])
+    out.documents.append(document)
+    if problems:
+        document.problems = [replace(p, resource=document.id) for p in problems]
+        out.problems += document.problems
+        if any(p.severity == "error" for p in problems):
+            return
+    document.resource = Resource(api_version, kind_name, metadata, spec, source, _created(metadata, len(out.resources)))
+    out.resources.append(document.resource)
+
+
+_TOP_LEVEL = frozenset(TOP_LEVEL)
+
+
+def _name(metadata: Json) -> tuple[str, str]:
+    """Namespace and name, as far as they can be read."""
+    given = metadata if isinstance(metadata, dict) else {}
+    namespace, name = given.get("namespace"), given.get("name")
+    return (namespace if isinstance(namespace, str) and namespace else "default", name if isinstance(name, str) else "")
 
 
 def _created(metadata: ObjectMeta, position: int) -> float:
@@ -166,84 +206,18 @@ def _created(metadata: ObjectMeta, position: int) -> float:
     return _EPOCH + position
 
 
-_EPOCH = datetime(2024, 1, 1, tzinfo=timezone.utc).timestamp()
+_EPOCH = datetime(2024, 1, 1, tzinfo=UTC).timestamp()
 
 
-def _unknown(api_version: str, kind: str, source: Source) -> Problem:
+def _unknown(api_version: str, kind: str, raw: dict[str, Json], source: Source) -> Problem:
+    namespace, name = _name(raw.get("metadata"))
+    label = f"{kind}/{namespace}/{name}"
     if kind in kinds.KINDS:
         known = ", ".join(f"{k.group}/{v}".lstrip("/") for k in kinds.KINDS[kind] for v in k.versions)
-        return Problem("error", f'no {kind} is served under apiVersion "{api_version}"', source.locate(("apiVersion",)), hint=f"allowed: {known}")
+        said = f'no {kind} is served under apiVersion "{api_version}"'
+        return Problem("error", said, source.locate(("apiVersion",)), label, hint=f"allowed: {known}")
+    if kind in kinds.WITHOUT_EFFECT:
+        return Problem("warning", f"a {kind} changes nothing in a simulated mesh; it is passed over", source.locate(("kind",)), label)
+    if kind in kinds.NOT_SIMULATED:
+        return Problem("error", f"not simulated yet: {kind}", source.locate(("kind",)), label)
     return Problem("error", f'unknown kind "{kind}"', source.locate(("kind",)), hint=decode.nearest(kind, kinds.KINDS))
-
-
-class _Reader:
-    """One document's nodes to Python values, within bounds."""
-
-    def __init__(self, file: str, problems: list[Problem]):
-        self._file, self._problems = file, problems
-        self._count = 0
-        self._seen: dict[int, Json] = {}
-
-    def place(self, node: yaml.Node) -> Location:
-        return Location(self._file, node.start_mark.line + 1, node.start_mark.column + 1)
-
-    def plain(self, node: yaml.Node, depth: int) -> Json:
-        self._count += 1
-        if depth > MAX_DEPTH:
-            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
-        if self._count > MAX_NODES:
-            raise ValueError(f"more than {MAX_NODES} values (aliases counted)")
-        if isinstance(node, yaml.ScalarNode):
-            return scalar(node)
-        if isinstance(node, yaml.SequenceNode):
-            return [self.plain(item, depth + 1) for item in node.value]
-        out: dict[str, Json] = {}
-        for key, value in node.value:
-            text = key.value if isinstance(key, yaml.ScalarNode) else None
-            if text is None:
-                self._problems.append(Problem("error", "a key must be text", self.place(key)))
-                continue
-            if text == "<<" and key.tag.endswith(":merge"):
-                merged = self.plain(value, depth + 1)
-                for part in merged if isinstance(merged, list) else [merged]:
-                    if isinstance(part, dict):
-                        out = {**part, **out}
-                continue
-            if text in out:
-                self._problems.append(Problem("error", f'key "{text}" is given twice', self.place(key)))
-            out[text] = self.plain(value, depth + 1)
-        return out
-
-
-def scalar(node: yaml.ScalarNode) -> Json:
-    """The value of a scalar as Kubernetes reads it (YAML 1.1: `yes` and `off` are booleans too)."""
-    tag, text = node.tag.rpartition(":")[2], node.value
-    if tag == "str" or tag == "timestamp" or tag == "binary":
-        return text
-    if tag == "null":
-        return None
-    if tag == "bool":
-        return text.lower() in ("true", "yes", "on")
-    try:
-        if tag == "int":
-            return _integer(text)
-        if tag == "float":
-            return float(text.replace("_", "").replace(".inf", "inf").replace(".nan", "nan"))
-    except ValueError:
-        return text
-    return text
-
-
-def _integer(text: str) -> int:
-    text = text.replace("_", "")
-    sign, digits = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
-    if ":" in digits:
-        raise ValueError(text)  # YAML 1.1's base 60; Kubernetes reads `1:30` as text
-    if len(digits) > 1 and digits[0] == "0" and digits[1].isdigit():
-        return sign * int(digits, 8)
-    return sign * int(digits, 0)
-
-
-def decode_json(message: type, value: Json) -> Json:
-    """One message from plain values; raises msgspec.ValidationError."""
-    return msgspec.convert(value, message)

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+from typing import Annotated, Literal
 from typing import Any as Json
 
 import msgspec
 
 from meshsim.resources.destination_rule import ConnectionPoolSettings, LocalityLbSetting, OutlierDetection, TcpKeepalive
 from meshsim.resources.message import Message, Struct
+from meshsim.resources.shape import AnyDuration, enum
 from meshsim.resources.virtual_service import HttpRetry
+
+_API = "istio.mesh.v1alpha1.MeshConfig"
 
 
 class MeshOutboundTrafficPolicy(Message):
-    mode: str = "ALLOW_ANY"
+    mode: Literal["REGISTRY_ONLY", "ALLOW_ANY", "ALLOW_ANY_DYNAMIC_DNS"] = "ALLOW_ANY"
 
 
 class MeshInboundTrafficPolicy(Message):
-    mode: str = "PASSTHROUGH"
+    mode: Annotated[Literal["PASSTHROUGH", "LOCALHOST"], enum(f"{_API}.InboundTrafficPolicy.Mode")] = "PASSTHROUGH"
 
 
 class ProxyStatsMatcher(Message):
@@ -34,9 +38,8 @@ class DefaultConfig(Message):
     hold_application_until_proxy_starts: bool | None = None
     concurrency: int | None = None
     tracing: Struct | None = None
-    drain_duration: str | None = None
-    termination_drain_duration: str | None = None
-
+    drain_duration: AnyDuration | None = None
+    termination_drain_duration: AnyDuration | None = None
 
 
 class EnvoyFileAccessLogFormat(Message):
@@ -91,12 +94,12 @@ class MeshConfig(Message):
     inbound_traffic_policy: MeshInboundTrafficPolicy = msgspec.field(default_factory=MeshInboundTrafficPolicy)
     enable_auto_mtls: bool = True
     access_log_file: str = ""
-    access_log_encoding: str = "TEXT"
+    access_log_encoding: Annotated[Literal["TEXT", "JSON"], enum(f"{_API}.AccessLogEncoding")] = "TEXT"
     access_log_format: str = ""
     disable_envoy_listener_log: bool = False
-    connect_timeout: str = "10s"
-    protocol_detection_timeout: str = "0s"
-    dns_refresh_rate: str = "60s"
+    connect_timeout: AnyDuration = "10s"
+    protocol_detection_timeout: AnyDuration = "0s"
+    dns_refresh_rate: AnyDuration = "60s"
     default_service_export_to: list[str] = msgspec.field(default_factory=lambda: ["*"])
     default_virtual_service_export_to: list[str] = msgspec.field(default_factory=lambda: ["*"])
     default_destination_rule_export_to: list[str] = msgspec.field(default_factory=lambda: ["*"])
@@ -105,7 +108,7 @@ class MeshConfig(Message):
     proxy_http_port: int = 0
     tcp_keepalive: TcpKeepalive | None = None
     locality_lb_setting: LocalityLbSetting | None = None
-    h2_upgrade_policy: str = "DO_NOT_UPGRADE"
+    h2_upgrade_policy: Annotated[Literal["DO_NOT_UPGRADE", "UPGRADE"], enum(f"{_API}.H2UpgradePolicy")] = "DO_NOT_UPGRADE"
     default_http_retry_policy: HttpRetry | None = None
     default_traffic_policy: DefaultTrafficPolicy | None = None
     tls_defaults: TlsDefaults | None = None

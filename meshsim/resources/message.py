@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
-import re
+from typing import Annotated, ClassVar
 from typing import Any as Json
 
 import msgspec
 
+from meshsim.resources.shape import Labels, Rule, Shape, UInt32, bounds, rules, seconds
 
-class Message(msgspec.Struct, rename="camel", omit_defaults=True):
+
+class Message(msgspec.Struct, rename="camel", omit_defaults=True, forbid_unknown_fields=True):
     """Compared by value; where it stood in a file is kept beside the resource, not in it."""
+
+    SHAPE: ClassVar[Shape] = Shape()
+
+
+class OpenMessage(Message, forbid_unknown_fields=False):
+    """A message of Kubernetes' own, of which only the part that matters here is declared."""
 
 
 class StringMatch(Message):
     """One of exact, prefix, regex (RE2, whole value); none of them means present."""
+
+    SHAPE: ClassVar[Shape] = Shape(one_of=(("exact", "prefix", "regex"),))
 
     exact: str | None = None
     prefix: str | None = None
@@ -21,7 +31,7 @@ class StringMatch(Message):
 
 
 class PortSelector(Message):
-    number: int = 0
+    number: UInt32 = 0
 
 
 class Percent(Message):
@@ -41,44 +51,51 @@ class LabelSelectorRequirement(Message):
     values: list[str] = []
 
 
+_LabelValue = Annotated[str, rules(("wildcard is not supported in selector", lambda text: "*" not in text), maxLength=63)]
+_MatchValue = Annotated[str, rules(("wildcard not allowed in label value match", lambda text: "*" not in text), maxLength=63)]
+
+
 class WorkloadSelector(Message):
     """The networking kinds' selector: `labels`."""
 
-    labels: dict[str, str] = {}
+    labels: Annotated[dict[str, _LabelValue], bounds(maxProperties=256)] = {}
 
 
 class WorkloadLabelSelector(Message):
     """The security kinds' selector: `matchLabels`."""
 
-    match_labels: dict[str, str] = {}
+    match_labels: Annotated[
+        dict[str, _MatchValue],
+        rules(
+            ("wildcard not allowed in label key match", lambda labels: not any("*" in key for key in labels)),
+            ("key must not be empty", lambda labels: "" not in labels),
+            maxProperties=4096,
+        ),
+    ] = {}
+
+
+ONE_TARGET = Rule(
+    "only one of targetRefs or selector can be set", lambda s: sum(field in s for field in ("selector", "targetRef", "targetRefs")) <= 1
+)
+"""Policies select their workloads in one way."""
+
+_GROUP = "^$|^[a-z0-9]([-a-z0-9]*[a-z0-9])?(\\.[a-z0-9]([-a-z0-9]*[a-z0-9])?)*$"
+_KIND = "^[a-zA-Z]([-a-zA-Z0-9]*[a-zA-Z0-9])?$"
 
 
 class PolicyTargetReference(Message):
-    group: str = ""
-    kind: str = ""
-    name: str = ""
-    namespace: str = ""
+    SHAPE: ClassVar[Shape] = Shape(required=("kind", "name"))
 
-
-_UNITS = {"ns": 1e-9, "us": 1e-6, "\u00b5s": 1e-6, "\u03bcs": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0}
-_PART = re.compile(r"(\d+\.?\d*|\.\d+)(ns|us|\u00b5s|\u03bcs|ms|s|m|h)")
-
-
-def seconds(text: str) -> float:
-    """Seconds in a duration of Go's syntax: "1h30m", "1.5s", "0". Raises ValueError with Go's words."""
-    body = text[1:] if text[:1] in "+-" else text
-    if body == "0":
-        return 0.0
-    at, total = 0, 0.0
-    while at < len(body):
-        part = _PART.match(body, at)
-        if part is None:
-            break
-        total += float(part[1]) * _UNITS[part[2]]
-        at = part.end()
-    if not body or at != len(body):
-        raise ValueError(f'time: invalid duration "{text}"')
-    return -total if text[0] == "-" else total
+    group: Annotated[str, bounds(maxLength=253, pattern=_GROUP)] = ""
+    kind: Annotated[str, bounds(minLength=1, maxLength=63, pattern=_KIND)] = ""
+    name: Annotated[str, bounds(minLength=1, maxLength=253)] = ""
+    namespace: Annotated[str, rules(("cross namespace referencing is not currently supported", lambda text: not text))] = ""
 
 
 Struct = dict[str, Json]
+
+__all__ = [
+    "ONE_TARGET",
+    "LabelSelector", "LabelSelectorRequirement", "Labels", "Message", "OpenMessage", "Percent", "PolicyTargetReference", "PortSelector",
+    "StringMatch", "Struct", "WorkloadLabelSelector", "WorkloadSelector", "seconds",
+]

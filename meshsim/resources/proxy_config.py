@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from typing import Annotated
+
 from meshsim.resources.message import Message, WorkloadLabelSelector
+from meshsim.resources.shape import bounds
 
 
 class ProxyImage(Message):
@@ -11,6 +14,6 @@ class ProxyImage(Message):
 
 class ProxyConfigSpec(Message):
     selector: WorkloadLabelSelector | None = None
-    concurrency: int | None = None
-    environment_variables: dict[str, str] = {}
+    concurrency: Annotated[int, bounds(minimum=0)] | None = None
+    environment_variables: dict[str, Annotated[str, bounds(maxLength=2048)]] = {}
     image: ProxyImage | None = None

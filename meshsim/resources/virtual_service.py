@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Annotated, ClassVar, Literal
+
 from meshsim.resources.message import Message, Percent, PortSelector, StringMatch
+from meshsim.resources.shape import Duration, Shape, UInt32, bounds, enum
+
+DerivePort = Annotated[
+    Literal["FROM_PROTOCOL_DEFAULT", "FROM_REQUEST_PORT"], enum("istio.networking.v1alpha3.HTTPRedirect.RedirectPortSelection")
+]
+UnmatchedPreflights = Annotated[
+    Literal["UNSPECIFIED", "FORWARD", "IGNORE"], enum("istio.networking.v1alpha3.CorsPolicy.UnmatchedPreflights")
+]
 
 
 class HttpMatchRequest(Message):
@@ -12,7 +22,7 @@ class HttpMatchRequest(Message):
     method: StringMatch | None = None
     authority: StringMatch | None = None
     headers: dict[str, StringMatch | None] = {}
-    port: int = 0
+    port: UInt32 = 0
     source_labels: dict[str, str] = {}
     gateways: list[str] = []
     query_params: dict[str, StringMatch | None] = {}
@@ -23,6 +33,8 @@ class HttpMatchRequest(Message):
 
 
 class Destination(Message):
+    SHAPE: ClassVar[Shape] = Shape(required=("host",))
+
     host: str = ""
     subset: str = ""
     port: PortSelector | None = None
@@ -40,28 +52,36 @@ class Headers(Message):
 
 
 class HttpRouteDestination(Message):
+    SHAPE: ClassVar[Shape] = Shape(required=("destination",))
+
     destination: Destination | None = None
     weight: int = 0
     headers: Headers | None = None
 
 
 class HttpRedirect(Message):
+    SHAPE: ClassVar[Shape] = Shape(one_of=(("port", "derivePort"),))
+
     uri: str = ""
     prefix_rewrite: str = ""
     authority: str = ""
-    port: int | None = None
-    derive_port: str | None = None
+    port: UInt32 | None = None
+    derive_port: DerivePort | None = None
     scheme: str = ""
-    redirect_code: int = 0
+    redirect_code: UInt32 = 0
 
 
 class HttpBody(Message):
+    SHAPE: ClassVar[Shape] = Shape(one_of=(("string", "bytes"),))
+
     string: str | None = None
-    bytes: str | None = None  # base64
+    bytes: Annotated[str, bounds(format="byte")] | None = None  # base64
 
 
 class HttpDirectResponse(Message):
-    status: int = 0
+    SHAPE: ClassVar[Shape] = Shape(required=("status",))
+
+    status: UInt32 = 0
     body: HttpBody | None = None
 
 
@@ -83,21 +103,25 @@ class HttpRewrite(Message):
 
 class HttpRetry(Message):
     attempts: int = 0
-    per_try_timeout: str | None = None
+    per_try_timeout: Duration | None = None
     retry_on: str = ""
     retry_remote_localities: bool | None = None
     retry_ignore_previous_hosts: bool | None = None
-    backoff: str | None = None
+    backoff: Duration | None = None
 
 
 class FaultDelay(Message):
+    SHAPE: ClassVar[Shape] = Shape(one_of=(("fixedDelay", "exponentialDelay"),))
+
     percent: int = 0  # deprecated
-    fixed_delay: str | None = None
-    exponential_delay: str | None = None
+    fixed_delay: Duration | None = None
+    exponential_delay: Duration | None = None
     percentage: Percent | None = None
 
 
 class FaultAbort(Message):
+    SHAPE: ClassVar[Shape] = Shape(one_of=(("httpStatus", "grpcStatus", "http2Error"),))
+
     http_status: int | None = None
     grpc_status: str | None = None
     http2_error: str | None = None
@@ -110,6 +134,8 @@ class HttpFaultInjection(Message):
 
 
 class HttpMirrorPolicy(Message):
+    SHAPE: ClassVar[Shape] = Shape(required=("destination",))
+
     destination: Destination | None = None
     percentage: Percent | None = None
 
@@ -120,9 +146,9 @@ class CorsPolicy(Message):
     allow_methods: list[str] = []
     allow_headers: list[str] = []
     expose_headers: list[str] = []
-    max_age: str | None = None
+    max_age: Duration | None = None
     allow_credentials: bool | None = None
-    unmatched_preflights: str = "UNSPECIFIED"
+    unmatched_preflights: UnmatchedPreflights = "UNSPECIFIED"
 
 
 class HttpRoute(Message):
@@ -133,39 +159,45 @@ class HttpRoute(Message):
     direct_response: HttpDirectResponse | None = None
     delegate: Delegate | None = None
     rewrite: HttpRewrite | None = None
-    timeout: str | None = None
+    timeout: Duration | None = None
     retries: HttpRetry | None = None
     fault: HttpFaultInjection | None = None
     mirror: Destination | None = None
     mirrors: list[HttpMirrorPolicy] = []
-    mirror_percent: int | None = None  # deprecated
+    mirror_percent: UInt32 | None = None  # deprecated
     mirror_percentage: Percent | None = None
     cors_policy: CorsPolicy | None = None
     headers: Headers | None = None
 
 
 class RouteDestination(Message):
+    SHAPE: ClassVar[Shape] = Shape(required=("destination",))
+
     destination: Destination | None = None
     weight: int = 0
 
 
 class TlsMatchAttributes(Message):
+    SHAPE: ClassVar[Shape] = Shape(required=("sniHosts",))
+
     sni_hosts: list[str] = []
     destination_subnets: list[str] = []
-    port: int = 0
+    port: UInt32 = 0
     source_labels: dict[str, str] = {}
     gateways: list[str] = []
     source_namespace: str = ""
 
 
 class TlsRoute(Message):
+    SHAPE: ClassVar[Shape] = Shape(required=("match",))
+
     match: list[TlsMatchAttributes] = []
     route: list[RouteDestination] = []
 
 
 class L4MatchAttributes(Message):
     destination_subnets: list[str] = []
-    port: int = 0
+    port: UInt32 = 0
     source_subnet: str = ""
     source_labels: dict[str, str] = {}
     gateways: list[str] = []
