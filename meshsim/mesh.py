@@ -11,7 +11,8 @@ How this works: this is the one place that puts the layers together. `load` read
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,10 +22,14 @@ from meshsim import cluster, control, topology, xds
 from meshsim.control.mesh_index import MeshIndex
 from meshsim.deployments import deployed
 from meshsim.errors import MeshsimError, Problem
+from meshsim.network.place import portable
 from meshsim.resources import Documents, Resource
 from meshsim.resources import load as load_documents
-from meshsim.resources.external_server import ExternalServerSpec
+from meshsim.resources.external_server import CertificateRecipe, ExternalServerSpec, ServerPort
 from meshsim.resources.mesh_config import MeshConfig
+from meshsim.simulate import Call, Secrets, Simulation, Trace
+from meshsim.simulate import World as SimulatedWorld
+from meshsim.simulate.handshake import Certificate
 from meshsim.surroundings import surrounded
 
 if TYPE_CHECKING:
@@ -128,6 +133,44 @@ class Mesh:
             self._configs[key] = control.compile(self._index, proxy)
         return self._configs[key]
 
+    def simulate(
+        self,
+        source: str,
+        url: str,
+        *,
+        method: str = "GET",
+        headers: Mapping[str, str] | None = None,
+        body: bytes = b"",
+        port: int | None = None,
+    ) -> Trace:
+        """What a request from a pod would do, hop by hop and why, without a socket. Each call meets a fresh mesh.
+
+        url: `http://` or `https://`; `tcp://HOST:PORT` opens a connection and sends `body`. Raises UnknownPod, and MeshsimError for a URL
+        that is none of these.
+        """
+        return self.simulation().call(_call(_full_name(self.proxy(source)), url, method, headers or {}, body, port), explain=True)
+
+    def simulation(self, *, seed: int = 0) -> Simulation:
+        """A simulated mesh that remembers: balancing and ejected hosts carry over from call to call. Proxies go by `NAME.NAMESPACE`."""
+        domain = self.mesh_config.trust_domain
+        named = {_full_name(proxy): proxy for proxy in self.proxies}
+        world = SimulatedWorld(
+            names=self.names,
+            services=self.services,
+            servers=[*self.external_servers, *self._applications(with_proxy=False).values()],
+            recipes=self._recipes(),
+            apps=self._applications(with_proxy=True),
+            trust_domain=domain,
+        )
+        identities = {name: Certificate(uris=(proxy.identity(domain),), ca="mesh") for name, proxy in named.items()}
+        return Simulation(
+            {name: portable(self.config(proxy)) for name, proxy in named.items()},
+            [replace(proxy, name=name) for name, proxy in named.items()],
+            world,
+            {name: Secrets(identities[name], proxy.namespace, self.secrets) for name, proxy in named.items()},
+            seed=seed,
+        )
+
     def run(self, *, processes: bool = False, seed: int = 0, cacerts: Path | None = None) -> LiveMesh:
         """The mesh alive on this machine, to be entered with `async with`; see LiveMesh."""
         from meshsim.live import LiveMesh
@@ -137,6 +180,27 @@ class Mesh:
     @cached_property
     def _index(self) -> MeshIndex:
         return control.index(self.resources, self.mesh_config)
+
+    def _applications(self, *, with_proxy: bool) -> dict[str, ExternalServerSpec]:
+        """By address, an echo in every pod that a Service leads to, for want of the real application."""
+        ports: dict[str, set[int]] = {}
+        for address, _, port in (place.rpartition(":") for places in self.services.values() for place in places):
+            ports.setdefault(address, set()).add(int(port))
+        return {
+            pod.address: ExternalServerSpec(
+                hosts=[pod.app], addresses=[pod.address], ports=[ServerPort(port=port) for port in sorted(ports[pod.address])]
+            )
+            for pod in self.pods
+            if pod.address in ports and not pod.is_gateway and (pod.proxy is not None) == with_proxy
+        }
+
+    def _recipes(self) -> dict[str, CertificateRecipe]:
+        """How certificates may be spoilt; read only where a server asks for it, for it takes the libraries of the live mesh."""
+        if not any(port.certificate.recipe for server in self.external_servers for port in server.ports):
+            return {}
+        from meshsim.world.certificates import certificate_recipes
+
+        return certificate_recipes()
 
     @cached_property
     def names(self) -> dict[str, list[str]]:
@@ -152,3 +216,17 @@ class Mesh:
     def secrets(self) -> dict[tuple[str, str], dict[str, bytes]]:
         """The contents of Secrets by namespace and name."""
         return cluster.secrets(self.resources)
+
+
+def _full_name(proxy: topology.Proxy) -> str:
+    return f"{proxy.name}.{proxy.namespace}"
+
+
+def _call(source: str, url: str, method: str, headers: Mapping[str, str], body: bytes, port: int | None) -> Call:
+    try:
+        if url.startswith("tcp://"):
+            host, _, number = url.removeprefix("tcp://").rstrip("/").rpartition(":")
+            return Call(source, host, port or int(number), http=None, data=body)
+        return Call.url(source, url, method, tuple(headers.items()), body, port)
+    except ValueError as e:
+        raise MeshsimError(str(e) if "URL" in str(e) else f"not a URL: {url}") from None
