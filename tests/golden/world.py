@@ -48,6 +48,11 @@ def application(proxy: str, ports: Iterable[int]) -> ExternalServerSpec:
     return ExternalServerSpec(hosts=[proxy], ports=[_port(port, "http", []) for port in ports])
 
 
+def application_address(number: int) -> str:
+    """Where the recorder put the application of the case's n-th proxy (from 0); logs name it as the upstream."""
+    return f"127.0.1.{number + 1}"
+
+
 def _port(number: int, protocol: str, pem: list[str], listed: Manifest | None = None) -> ServerPort:
     fixed = listed is not None and ("names" in listed or "ca" in listed)
     certificate = ServerCertificate(any_name=True)
