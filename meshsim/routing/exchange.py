@@ -15,6 +15,7 @@ access-log entry all the while; `finish` completes it.
 
 from __future__ import annotations
 
+import base64
 import random
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -130,6 +131,7 @@ class Exchange:
         self._decorator = ""
         self._response_extras: Headers = []
         self._finalized = False
+        self._must_redirect = False
 
     # Events --------------------------------------------------------------------------------------------------------------------------
 
@@ -155,7 +157,10 @@ class Exchange:
         table = self.manager.table()
         if table is None:
             return self.local(replies.NO_ROUTE_TABLE)
-        self.selected = table.route(request, self._rng)
+        host = table.virtual_host(request.authority)
+        self._must_redirect = host is not None and host.config.require_tls == "ALL" and request.scheme != "https"
+        if not self._must_redirect:
+            self.selected = table.route(request, self._rng)
         self._choose_cluster()
         self._decorate()
         self._log_request()
@@ -171,6 +176,7 @@ class Exchange:
         """What a `Lookup` found."""
         assert self.cluster is not None
         if not addresses:
+            self.entry.attempts += 1
             return self.local(replies.NO_ADDRESS)
         return self._attempt_at(self.cluster.dynamic_host(name, port, addresses[0]))
 
@@ -200,6 +206,8 @@ class Exchange:
         reason = reason.replace(" ", "_")
         if reason:
             self.entry.upstream_failure = reason
+        if reset in (Reset.CONNECT, Reset.TIMEOUT):
+            self.entry.upstream_protocol = ""  # nothing was spoken
         if self._host is not None:
             self.cluster.report(self._host, None)
         if self._responded:
@@ -351,15 +359,16 @@ class Exchange:
     # Router --------------------------------------------------------------------------------------------------------------------------
 
     def _route_it(self) -> Step:
+        if self._must_redirect:
+            return self._reply(Local(301, "", "direct_response"), [("location", f"https://{self.request.authority}{self.request.path}")])
         if self.selected is None:
             return self.local(replies.NO_ROUTE)
         route = self.selected.route
         if route.redirect is not None:
-            status, location = paths.redirect(route.redirect, route, self.request)
+            status, location, self.request.path = paths.redirect(route.redirect, route, self.request)
             return self._reply(Local(status, "", "direct_response"), [("location", location)])
         if route.direct_response is not None:
-            body = route.direct_response.body.inline_string if route.direct_response.body else None
-            return self.local(Local(route.direct_response.status, body or "", "direct_response"))
+            return self.local(Local(route.direct_response.status, _inline(route.direct_response.body), "direct_response"))
         action = route.route
         if action is None:
             return self.local(replies.NO_ROUTE)
@@ -380,6 +389,8 @@ class Exchange:
             bare = hosts.strip_port(self.request.authority)
             port = self.request.authority[len(bare) + 1 :]
             return Lookup(bare, int(port) if port else 443 if self.cluster.config.transport_socket else 80)
+        if not self._finalized and not self._needs_host:
+            self._finalize()
         avoid = self._tried if self._retries and self._retries.avoids_previous_hosts else []
         tries = self._retries.host_attempts if self._retries else 1
         destination = self.downstream.destination if self.downstream.restored else None
@@ -396,8 +407,8 @@ class Exchange:
         entry = self.entry
         entry.attempts += 1
         entry.upstream, entry.upstream_name, entry.upstream_failure = host.name, host.hostname or host.name, ""
-        first = not self._finalized
-        if first:
+        first = entry.attempts == 1
+        if not self._finalized:
             self._finalize()
         if self.selected and self.selected.host.config.include_request_attempt_count:
             self.request.headers = replaced(self.request.headers, headers.ATTEMPTS, str(entry.attempts))
@@ -410,6 +421,12 @@ class Exchange:
         return Attempt(
             self.cluster, host, self.request, http2, way, self._retries.per_try_timeout if self._retries else 0.0, entry.attempts
         )
+
+    @property
+    def _needs_host(self) -> bool:
+        """Whether the request cannot be completed before its host is known."""
+        action = self.selected.route.route if self.selected else None
+        return action is not None and action.auto_host_rewrite is True
 
     def _again(self) -> Wait:
         assert self._retries is not None
@@ -428,7 +445,9 @@ class Exchange:
         request, route = self.request, self.selected.route
         action = route.route
         assert action is not None
-        limit = self._retries.per_try_timeout if self._retries and self._retries.per_try_timeout else self.timeout
+        limit = self.timeout
+        if self._retries and self._retries.per_try_timeout and (not limit or self._retries.per_try_timeout < limit):
+            limit = self._retries.per_try_timeout
         if limit and not self.manager.suppresses:
             request.headers = replaced(request.headers, headers.EXPECTED_TIMEOUT, str(int(limit * 1000)))
         levels = [(h.request_headers_to_remove, h.request_headers_to_add) for h in self._levels()]
@@ -456,7 +475,7 @@ class Exchange:
         new = action.host_rewrite_literal
         if action.auto_host_rewrite and self._host is not None:
             new = self._host.hostname
-        if not new or new == request.authority:
+        if not new:
             return
         if action.append_x_forwarded_host:
             request.headers.append(("x-forwarded-host", request.authority))
@@ -544,12 +563,13 @@ class Exchange:
             fields.append(("content-type", "application/grpc"))
             status, body = 200, ""
         elif body:
-            fields += [("content-length", str(len(body.encode()))), ("content-type", "text/plain")]
-        elif status >= 200 and status not in (204, 304):
+            fields += [("content-length", str(len(body))), ("content-type", "text/plain")]
+        elif status >= 200 and status not in (204, 304) and self.request.version != "HTTP/2" and self.request.method != "HEAD":
             fields.append(("content-length", "0"))
         entry.code = status
         self._responded = True
-        return Reply(self._outgoing(Response(status, fields, not body), from_upstream=False), body.encode(), reply.closes)
+        sent = b"" if self.request.method == "HEAD" else body.encode("latin-1")
+        return Reply(self._outgoing(Response(status, fields, not sent), from_upstream=False), sent, reply.closes)
 
     def _outgoing(self, response: Response, *, from_upstream: bool) -> Response:
         """What the configuration and the connection manager do to every response."""
@@ -579,6 +599,15 @@ class Exchange:
 
     def _substitute(self, value: str) -> str:
         return self.runtime.substitute(value, self.entry)
+
+
+def _inline(source: DataSource | None) -> str:
+    """A configured body, one character per byte."""
+    if source is None:
+        return ""
+    if source.inline_bytes is not None:
+        return base64.b64decode(source.inline_bytes).decode("latin-1")
+    return (source.inline_string or "").encode().decode("latin-1")
 
 
 _DROPPED_FROM_RESPONSES = frozenset(("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", headers.SERVICE_TIME))

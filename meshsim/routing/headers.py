@@ -33,6 +33,9 @@ _UNTRUSTED = frozenset(
 )
 # ... and what one at the edge of the mesh must not.
 _UNTRUSTED_AT_EDGE = frozenset((DECORATOR, ORIGINAL_PATH, ORIGINAL_HOST, "x-envoy-downstream-service-cluster"))
+BODILESS = frozenset(("GET", "HEAD", "DELETE", "TRACE", "CONNECT"))
+"""Methods whose requests go out over HTTP/1 without `content-length: 0` when there is no body (Envoy; RFC 9110 8.6)."""
+
 _HOP_BY_HOP = frozenset(("connection", "keep-alive", "proxy-connection", "transfer-encoding"))
 
 Substitute = Callable[[str], str]

@@ -33,11 +33,8 @@ def http_protocol(data: bytes) -> str | None:
 
 
 def may_become_request(data: bytes) -> bool:
-    """Whether an HTTP/1.1 codec goes on reading: so far it is the beginning of a method it knows."""
-    method, space, _ = data.lstrip(b"\r\n").partition(b" ")
-    if space:
-        return method in METHODS and b"\n" not in data
-    return any(m.startswith(method) for m in METHODS)
+    """Whether an HTTP/1.1 codec goes on reading: it judges a request line when it is complete."""
+    return b"\n" not in data and len(data) < _LONGEST_LINE
 
 
 def request(data: bytes) -> Request | None:

@@ -95,8 +95,8 @@ def _substitution(text: str) -> str:
     return re.sub(r"\\(\d)", r"\\g<\1>", text)
 
 
-def redirect(action: RedirectAction, route: Route, request: Request) -> tuple[int, str]:
-    """The status and `location` of a redirect."""
+def redirect(action: RedirectAction, route: Route, request: Request) -> tuple[int, str, str]:
+    """The status and `location` of a redirect, and the path as logs show it afterwards: rewritten, if it is a rewrite."""
     scheme = "https" if action.https_redirect else action.scheme_redirect or request.scheme
     if action.host_redirect:
         host = action.host_redirect
@@ -110,13 +110,13 @@ def redirect(action: RedirectAction, route: Route, request: Request) -> tuple[in
             host = f"{bare}:{action.port_redirect}"
         elif (request.scheme, scheme, port) in (("http", "https", "80"), ("https", "http", "443")):
             host = bare
-    path = request.path
-    if action.path_redirect is not None:
+    path = logged = request.path
+    if action.path_redirect:
         own = action.path_redirect
         query = path.partition("?")[2]
         path = own if "?" in own or not query else f"{own}?{query}"
     elif action.prefix_rewrite or action.regex_rewrite is not None:
-        path = rewritten(path, route.match, action.prefix_rewrite, action.regex_rewrite)
+        path = logged = rewritten(path, route.match, action.prefix_rewrite, action.regex_rewrite)
     if action.strip_query:
         path = path.partition("?")[0]
-    return _REDIRECT_CODES[action.response_code], f"{scheme}://{host}{path}"
+    return _REDIRECT_CODES[action.response_code], f"{scheme}://{host}{path}", logged

@@ -117,7 +117,7 @@ def _resource(metadata: Metadata | None) -> str:
 def client(call: Call, got: Got) -> dict[str, Json]:
     """What the caller saw, in the recorded form."""
     if not call.tls:
-        return _http(got) if call.http is not None else _raw(got)
+        return _http(got, call.http.method) if call.http is not None else _raw(got)
     shown = got.handshake
     if shown is None:
         return {"tls": {"error": _ending(got)}}
@@ -129,7 +129,7 @@ def client(call: Call, got: Got) -> dict[str, Json]:
         return out
     inner = got.inner or Got()
     if call.http is not None:
-        out.update(_http(inner))
+        out.update(_http(inner, call.http.method if shown.alpn != "h2" else ""))
     else:
         out["after"] = "open" if not inner.error else _ending(inner)
     return out
@@ -144,16 +144,19 @@ def _certificate(call: Call, got: Got) -> dict[str, Json]:
     if server is None:
         return {}
     issuer = server.ca if server.ca in CLIENT_CAS else "other"
-    trusted = issuer == PUBLIC and bool(call.sni) and any(covers(n, call.sni) for n in server.dns)
+    trusted = issuer == PUBLIC and bool(call.sni) and not call.sni.endswith(".") and any(covers(n, call.sni) for n in server.dns)
     return {"names": sorted(server.names), "issuer": issuer, "trusted": trusted}
 
 
-def _http(got: Got) -> dict[str, Json]:
+def _http(got: Got, method: str) -> dict[str, Json]:
+    """An HTTP answer. To HEAD over HTTP/1.1 Envoy says `chunked` where it knows no length: it cannot tell whether there would be a body."""
     if got.response is None:
         if got.data and not got.error:
             return {"error": "not http"}
         return {"error": _ending(got)}
     out: dict[str, Json] = {"status": got.response.status, "headers": [[n, v] for n, v in got.response.headers]}
+    if method == "HEAD" and got.response.status not in (204, 304) and got.response.first("content-length") is None:
+        out["headers"].append(["transfer-encoding", "chunked"])
     if got.echo is not None and got.body:
         out["served_by"] = f"{got.echo['server']}:{got.echo['port']}"
     else:

@@ -18,7 +18,8 @@ from typing import Any as Json
 from meshsim import xds
 from meshsim.resources import external_server
 from meshsim.resources.external_server import ClientTls, ExternalServerSpec, ServerPort
-from meshsim.routing import exchange, inspection, tcp, tls_words
+from meshsim.routing import exchange, headers, inspection, tcp, tls_words
+from meshsim.routing.clusters import Cluster
 from meshsim.routing.entry import Entry
 from meshsim.routing.exchange import Exchange
 from meshsim.routing.facts import H2C, HTTP11, RAW, TLS, Downstream, Endpoint, Peer
@@ -98,7 +99,7 @@ class Simulation:
         self._tables: dict[str, dict[str, list[str]]] = {}
         self._port = _EPHEMERAL
         for number, proxy in enumerate(proxies):
-            runtime = Runtime(random.Random(seed * 1009 + number), lambda: self.now, lambda: self.now)
+            runtime = Runtime(random.Random(seed * 1009 + number), clock=lambda: self.now, local_address="127.0.0.1")
             runtime.update(configs[proxy.name])
             for cluster in runtime.clusters.values():
                 for name in cluster.dns_names:
@@ -148,15 +149,15 @@ class Simulation:
 
     # Where connections arrive
 
-    def _to(self, source: str, destination: Endpoint, talk: Conversation, walk: _Walk) -> Got:
-        """A connection from a pod or a server, past its own proxy."""
+    def _to(self, source: str, destination: Endpoint, talk: Conversation, walk: _Walk, *, inside: bool = False) -> Got:
+        """A connection from a pod or a server, past its own proxy. `inside`: from an inbound listener to the pod's own application."""
         behind = self._world.services.get(str(destination))
         if behind:
             host, _, port = behind[0].rpartition(":")
             destination = Endpoint(host, int(port))
-        app = self._application(source, destination)
-        if app is not None:
-            return self._serve(app, source, talk, walk)
+        if inside:
+            app = self._application(source, destination)
+            return self._serve(app, source, talk, walk) if app is not None else Got(error="refused")
         node = self._by_address.get(destination.host)
         if node is not None:
             rules = node.runtime.listeners.get(VIRTUAL_INBOUND) if node.proxy.is_sidecar else node.runtime.handed_to(destination)
@@ -314,7 +315,7 @@ class Simulation:
         if step.transport.tls is not None and offer is None:
             return Got(handshake=Handshake(False, client_words="TLS_error:Secret is not supplied by SDS"))
         hop.leg = describe.leg(source, address, "TCP", offer, talk)
-        got = self._to(source, address, Tls(offer, talk) if offer is not None else talk, walk)
+        got = self._to(source, address, Tls(offer, talk) if offer is not None else talk, walk, inside=_leads_inside(step.cluster))
         describe.agreed(hop.leg, got)
         return got
 
@@ -445,13 +446,13 @@ class Simulation:
             walk.deadlines.append(try_ends)
         step.host.active += 1
         try:
-            got = self._to(source, address, ask, walk)
+            got = self._to(source, address, ask, walk, inside=_leads_inside(step.cluster))
         finally:
             step.host.active -= 1
             if limited:
                 walk.deadlines.pop()
         describe.agreed(hop.leg, got)
-        if offer is not None:
+        if offer is not None and got.error not in ("refused", "unreachable"):
             if got.handshake is None or (not got.handshake.ok and not got.handshake.late):
                 words = got.handshake.client_words if got.handshake and got.handshake.client_words else _tls_failure(got)
                 return this.failed(Reset.CONNECT, words, sent=False), b"", None
@@ -583,6 +584,8 @@ class Simulation:
     def _answer(self, server: _Server, source: str, talk: Http, tls: ClientTls | None, walk: _Walk) -> Got:
         request = talk.request
         fields = list(request.headers)
+        if not talk.http2 and not talk.spelled and not talk.body and request.method not in headers.BODILESS and request.first("content-length") is None:
+            fields.append(("content-length", "0"))  # what an HTTP/1 encoder writes for a request without a body
         if not talk.http2:
             fields = [("host", request.authority), *fields]
         target = request.authority if request.method == "CONNECT" and not talk.http2 else request.path
@@ -611,6 +614,11 @@ class _GivenUp:
 
 
 _GIVEN_UP = _GivenUp()
+
+
+def _leads_inside(cluster: Cluster) -> bool:
+    """Whether a cluster's connections go to the proxy's own pod: Istio's inbound clusters, which the redirect lets pass."""
+    return cluster.name.startswith("inbound|") or cluster.name == "InboundPassthroughCluster"
 
 
 def _conversation(call: Call) -> Conversation:
