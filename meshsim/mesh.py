@@ -22,6 +22,7 @@ from meshsim import cluster, control, topology, xds
 from meshsim.control.mesh_index import MeshIndex
 from meshsim.deployments import deployed
 from meshsim.errors import MeshsimError, Problem
+from meshsim.near_misses import NearMiss, near_misses
 from meshsim.network.place import portable
 from meshsim.resources import Documents, Resource
 from meshsim.resources import load as load_documents
@@ -149,6 +150,10 @@ class Mesh:
         that is none of these.
         """
         return self.simulation().call(_call(_full_name(self.proxy(source)), url, method, headers or {}, body, port), explain=True)
+
+    def near_misses(self, trace: Trace) -> list[NearMiss]:
+        """What one would have expected to apply to a simulated call and did not, and why."""
+        return near_misses(self._index, trace, {_full_name(proxy): proxy for proxy in self.proxies})
 
     def simulation(self, *, seed: int = 0) -> Simulation:
         """A simulated mesh that remembers: balancing and ejected hosts carry over from call to call. Proxies go by `NAME.NAMESPACE`."""

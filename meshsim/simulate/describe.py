@@ -55,6 +55,9 @@ def routed(made: Hop, this: Exchange) -> None:
     made.virtual_host = Cause(host.name, source_of(host.metadata))
     made.route = Cause(route.name, source_of(route.metadata), _resource(route.metadata))
     made.match = match_text(route.match)
+    if made.cluster is None and route.route is not None:
+        weighted = route.route.weighted_clusters
+        made.cluster = Cause(route.route.cluster or (weighted.clusters[0].name if weighted and weighted.clusters else ""))
 
 
 def match_text(match: RouteMatch) -> str:
