@@ -39,6 +39,7 @@ from meshsim.errors import ConfigError, MeshsimError
 from meshsim.live import LiveMesh
 from meshsim.mesh import Mesh
 from meshsim.resources import Documents, Resource, load
+from meshsim.surroundings import surrounded
 
 KIND = "Walkthrough"
 COMMAND_LIMIT = 30.0  # seconds a command may take
@@ -122,8 +123,8 @@ class Walkthrough:
     spec: Spec
 
     def initial(self) -> Mesh:
-        """The mesh before the first step. Raises ConfigError."""
-        return Mesh(self.documents(self.spec.start))
+        """The mesh before the first step, in default surroundings where `start` names none. Raises ConfigError."""
+        return Mesh(*surrounded(self.documents(self.spec.start)))
 
     def documents(self, files: list[str]) -> Documents:
         """Raises ConfigError for what is wrong in them."""
