@@ -9,6 +9,7 @@ the documents are the whole cluster, and runs them too.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import TYPE_CHECKING
 from typing import Any as Json
 
 from meshsim.analysis import conflicts, references, settings
@@ -16,6 +17,9 @@ from meshsim.analysis.catalogue import Documents
 from meshsim.analysis.findings import ERROR, INFO, LEVELS, WARNING, Finding, in_order
 from meshsim.resources.mesh_config import MeshConfig
 from meshsim.resources.resource import Resource
+
+if TYPE_CHECKING:
+    from meshsim.mesh import Mesh
 
 Analyzer = Callable[[Documents], Iterator[Finding]]
 
@@ -47,4 +51,13 @@ def analyze(resources: Iterable[Resource[Json]], mesh: MeshConfig | None = None,
     return in_order([found for analyzer in analyzers for found in analyzer(documents)])
 
 
-__all__ = ["ERROR", "INFO", "LEVELS", "WARNING", "Documents", "Finding", "analyze"]
+def analyze_mesh(mesh: Mesh, *, cluster: bool = False) -> list[Finding]:
+    """The same for a loaded mesh, and what calls through it show (codes MSIM0xxx)."""
+    from meshsim import control
+    from meshsim.analysis.egress import egress
+
+    found = analyze(mesh.documents.resources, mesh.mesh_config, cluster=cluster)
+    return in_order([*found, *egress(mesh, control.index(mesh.resources, mesh.mesh_config))])
+
+
+__all__ = ["ERROR", "INFO", "LEVELS", "WARNING", "Documents", "Finding", "analyze", "analyze_mesh"]

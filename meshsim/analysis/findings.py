@@ -106,6 +106,46 @@ CATALOG: dict[str, tuple[str, str, str]] = {
         "ConflictingServiceEntryProtocol",
         'Multiple ServiceEntries ({}) define the same host "{}" and port {} with conflicting protocols ({}).',
     ),
+    "MSIM0101": (ERROR, "DestinationDoesNotExist", "The rule sends requests nowhere: {} (at {})."),
+    "MSIM0102": (ERROR, "GatewayHasNoRoute", "Requests for {} reach {}, which has no route for them: {}."),
+    "MSIM0103": (ERROR, "GatewayHasNoFilterChain", "Connections for {} reach {}, which closes them: the client {}; served names: {}."),
+    "MSIM0104": (ERROR, "GatewayDoesNotListen", "Connections for {} are sent to {} port {}, where nobody listens: {}."),
+    "MSIM0105": (ERROR, "NoEndpoint", "Nothing can be reached behind {} from {}: {}."),
+    "MSIM0106": (ERROR, "TlsToPlaintextServer", "{} is spoken to with TLS from {}, but answers in plaintext."),
+    "MSIM0107": (ERROR, "PlaintextToTlsServer", "{} is spoken to in plaintext from {}, but expects TLS: no DestinationRule originates it."),
+    "MSIM0108": (ERROR, "TlsInsideTls", "Applications speak TLS to {} themselves, and {} wraps it in TLS again."),
+    "MSIM0109": (ERROR, "GatewayLoop", "Requests for {} go round in {}: the rule for the mesh applies at the gateway too."),
+    "MSIM0110": (
+        WARNING,
+        "GatewayBypassed",
+        "Calls to {}:{} go straight out: the VirtualService prepares {} for them, but no rule sends them there.",
+    ),
+    "MSIM0111": (ERROR, "CertificateRejected", "The certificate behind {} is not accepted at {}: {}."),
+    "MSIM0112": (ERROR, "DeclaredHostUnknown", "Calls to {}:{} are treated as unknown traffic ({}): {}."),
+    "MSIM0201": (INFO, "NoCatchAllRoute", "Requests for {} that fit no rule are answered 404 at {}: no rule takes every path."),
+    "MSIM0202": (WARNING, "ServerLeftOut", "Server {} of the Gateway is left out at {}: {}."),
+    "MSIM0203": (WARNING, "PolicyPortNeverMatches", "Port {} never matches at {}: policies see the port listened on, {}."),
+    "MSIM0204": (
+        WARNING,
+        "PolicyAsksForIdentity",
+        "{} can never match on port {} of {}: no mutual TLS of the mesh is terminated there, so callers have no identity.",
+    ),
+    "MSIM0205": (
+        WARNING,
+        "HttpPolicyOnTcp",
+        "On TCP port {} of {} the rule's HTTP fields cannot be matched: {}.",
+    ),
+    "MSIM0206": (
+        WARNING,
+        "DestinationRuleUnseen",
+        "No workload finds this rule for {}: it stands neither in a client's namespace, nor in {} where the host is defined, nor in {}.",
+    ),
+    "MSIM0207": (WARNING, "RulesDoNotFitPort", "The `{}` rules never apply: {} has no port whose protocol is routed by them ({})."),
+    "MSIM0208": (
+        WARNING,
+        "CredentialIgnored",
+        "Sidecars ignore credentialName without a workloadSelector: {} speaks plaintext to {}.",
+    ),
 }
 
 

@@ -20,6 +20,7 @@ COMMANDS = {
     "trace": "say where a request goes, hop by hop, and why",
     "config": "show what a proxy is told",
     "validate": "check files as Istio would, every mistake at once",
+    "analyze": "find mistakes that no single file shows, with a call that fails",
     "certs": "show a pod's certificate",
     "schema": "print the JSON Schema of a kind",
 }
