@@ -1,0 +1,1 @@
+"""The asyncio data plane: reads xds, asks routing, moves bytes."""

@@ -1,27 +1,48 @@
-"""HTTP/1.1 bytes to events, with httptools (llhttp); requests as Envoy's parser would take them, responses from hosts.
+"""HTTP/1 from bytes to events, for both ends of a hop.
 
-How this works: llhttp finds the parts of a message; what Envoy refuses beyond it is checked when a head is complete (`_defect_of`), and what llhttp itself
-refuses is looked at once more to name the defect as Envoy does (`_defect_in`). Both run rarely or are short loops; a good request pays for neither.
+How this works: a parser collects a head, lets the gate (http1_syntax.py) make it strict or refuse it, and has a reader take it apart:
+httptools, or h11 as the reference. From then on the head says how much body there is, and body bytes pass through as they came;
+only chunks are taken apart by the reader again. Nothing is buffered but an incomplete head, and that only up to a limit.
 """
 
 from __future__ import annotations
 
-import re
-from typing import NamedTuple
+from dataclasses import dataclass, field
+from typing import Any, Protocol
 
-import httptools
+from meshsim.proxy import http1_syntax, with_h11
+from meshsim.proxy.http1_syntax import CHUNKED, Refused
+from meshsim.routing.message import Headers, tokens
 
-from meshsim.routing.message import Headers
-
-_METHODS = frozenset(
-    b"GET HEAD POST PUT DELETE CONNECT OPTIONS TRACE PATCH ACL BIND CHECKOUT COPY GETLASTMODIFIED LABEL LINK LOCK MERGE MKACTIVITY MKCALENDAR "
-    b"MKCOL MOVE MSEARCH M-SEARCH NOTIFY PROPFIND PROPPATCH PURGE REBIND REPORT SEARCH SOURCE SUBSCRIBE UNBIND UNLINK UNLOCK UNSUBSCRIBE".split()
-)
-_SEPARATORS = re.compile(rb"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
+_HEAD, _LENGTH, _CHUNKS, _REST, _RAW, _DEAD = range(6)
+_WISHES = ("connection", "proxy-connection")
+_TOLD_OTHERWISE = ("host", "transfer-encoding")  # as the authority, and as the body's framing
 
 
-class RequestHead(NamedTuple):
-    """A complete request head; see routing.message.Request. expects_continue: the client waits for 100."""
+class Chunks(Protocol):
+    def feed(self, data: bytes) -> tuple[list[bytes], bool, bytes]: ...
+
+
+class Reader(Protocol):
+    """A library that reads strict HTTP/1."""
+
+    def request(self, raw: bytes) -> tuple[str, str, str, Headers]: ...
+    def response(self, raw: bytes) -> tuple[int, str, Headers]: ...
+    def Dechunker(self) -> Chunks: ...
+
+
+def fastest() -> Reader:
+    """The reader to use where nothing else is asked for."""
+    try:
+        from meshsim.proxy import with_httptools
+    except ImportError:
+        return with_h11
+    return with_httptools
+
+
+@dataclass(slots=True)
+class RequestHead:
+    """upgrade: the protocol asked for, lower case. ends: whether no body follows."""
 
     method: str
     path: str
@@ -29,12 +50,41 @@ class RequestHead(NamedTuple):
     headers: Headers
     version: str
     ends: bool
-    upgrade: str
-    expects_continue: bool
+    upgrade: str = ""
+    expects_continue: bool = False
 
 
-class ResponseHead(NamedTuple):
-    """A complete response head. keep_alive: whether the connection may be used again."""
+@dataclass(slots=True)
+class Body:
+    data: bytes
+
+
+@dataclass(slots=True)
+class End:
+    """The message is complete."""
+
+
+@dataclass(slots=True)
+class Tunnel:
+    """The connection no longer carries HTTP; `data` and all that follows is the tunnel's."""
+
+    data: bytes
+
+
+@dataclass(slots=True)
+class BadMessage:
+    """Nothing more can be read. kind: a key of `replies.BAD_REQUESTS`; the rest as far as it was understood."""
+
+    kind: str
+    method: str = ""
+    path: str = ""
+    authority: str = ""
+    headers: Headers = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class ResponseHead:
+    """keep_alive: whether the connection may carry another request after this response."""
 
     status: int
     headers: Headers
@@ -43,262 +93,184 @@ class ResponseHead(NamedTuple):
     keep_alive: bool
 
 
-class Body(NamedTuple):
-    data: bytes
-
-
-class End(NamedTuple):
-    """The message is complete."""
-
-
-class Tunnel(NamedTuple):
-    """From here on the bytes are no HTTP; `data` are the first of them."""
-
-    data: bytes
-
-
-class BadMessage(NamedTuple):
-    """The bytes are not acceptable; kind: of routing.replies.BAD_REQUESTS. What was understood of the head."""
-
-    kind: str
-    method: str = ""
-    path: str = ""
-    authority: str = ""
-    headers: Headers = []
-
-
 RequestEvent = RequestHead | Body | End | Tunnel | BadMessage
 ResponseEvent = ResponseHead | Body | End | Tunnel | BadMessage
+Events = list[Any]  # of the one kind or the other
 
 
-class RequestParser:
-    """One direction of one connection. limit: bytes of a head; most: headers in it."""
+class _Parser:
+    """What requests and responses have in common. `in_message`: between the first byte and the last of one."""
 
-    def __init__(self, limit: int, most: int):
-        self._limit, self._most = limit, most
-        self._parser = httptools.HttpRequestParser(self)
-        self._events: list[RequestEvent] = []
-        self._raw = bytearray()
-        self._headers: Headers = []
-        self._url = b""
-        self._dead = False
-        self.in_message = False
-        self._in_head = True
-        self._fresh = True
+    def __init__(self, max_head: int, max_count: int, reader: Reader | None):
+        self._max_head, self._max_count = max_head, max_count
+        self._reader = reader or fastest()
+        self._state = _HEAD
+        self._head = bytearray()
+        self._left = 0
+        self._chunks: Chunks | None = None
 
-    def feed(self, data: bytes) -> list[RequestEvent]:
-        """The events that these bytes complete."""
-        if self._dead:
-            return []
-        if self._in_head:
-            self._raw += data
-            if self._fresh:
-                stripped = self._raw.lstrip(b"\r\n")
-                if not stripped:
-                    return []
-                self._fresh = False
-                self.in_message = True
+    @property
+    def in_message(self) -> bool:
+        return bool(self._head) or self._state in (_LENGTH, _CHUNKS, _REST)
+
+    def _feed(self, data: bytes) -> Events:
+        events: Events = []
         try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as e:
-            self._events.append(Tunnel(data[e.args[0] :]))
-        except httptools.HttpParserError:
-            self._bad(_defect_in(bytes(self._raw)))
-        if self._in_head and len(self._raw) > self._limit and not self._dead:
-            self._bad("too large")
-        events, self._events = self._events, []
+            while data:
+                data = self._step(data, events)
+        except Refused as e:
+            self._state = _DEAD
+            events.append(self._refusal(e.kind))
+        except ValueError:
+            self._state = _DEAD
+            events.append(self._refusal("syntax"))
         return events
 
-    def _bad(self, kind: str) -> None:
-        if not self._dead:
-            self._dead = True
-            self._events.append(BadMessage(kind, *_understood(bytes(self._raw))))
+    def _step(self, data: bytes, events: Events) -> bytes:
+        """Take a part of `data`; what is left of it."""
+        if self._state == _HEAD:
+            return self._collect(data, events)
+        if self._state == _LENGTH:
+            piece, rest = (data, b"") if len(data) <= self._left else (data[: self._left], data[self._left :])
+            self._left -= len(piece)
+            events.append(Body(piece))
+            if not self._left:
+                self._complete(events)
+            return rest
+        if self._state == _CHUNKS:
+            assert self._chunks is not None
+            pieces, done, rest = self._chunks.feed(data)
+            events.extend(map(Body, pieces))
+            if done:
+                self._complete(events)
+            return rest
+        if self._state == _REST:
+            events.append(Body(data))
+        elif self._state == _RAW:
+            events.append(Tunnel(data))
+        return b""
 
-    # llhttp's callbacks
+    def _collect(self, data: bytes, events: Events) -> bytes:
+        head = self._head
+        if not head:
+            data = data.lstrip(b"\r\n")
+            if not data:
+                return b""
+            end = http1_syntax.head_end(data)
+            if end >= 0:
+                self._begin(data[:end], events)
+                return data[end:]
+        before = len(head)
+        head += data
+        end = http1_syntax.head_end(head, max(0, before - 3))
+        if end < 0:
+            if len(head) > self._max_head:
+                raise Refused("too large")
+            return b""
+        raw = bytes(head[:end])
+        rest = bytes(head[end:])
+        head.clear()
+        self._begin(raw, events)
+        return rest
 
-    def on_message_begin(self) -> None:
-        self.in_message = True
-        self._headers, self._url = [], b""
+    def _begin(self, raw: bytes, events: Events) -> None:
+        if len(raw) > self._max_head:
+            raise Refused("too large")
+        self._read(raw, events)
 
-    def on_url(self, url: bytes) -> None:
-        self._url += url
+    def _expect(self, length: int | None, events: Events) -> None:
+        """A body of this length follows; None: until the connection ends."""
+        if length is None:
+            self._state = _REST
+        elif length == CHUNKED:
+            self._state, self._chunks = _CHUNKS, self._reader.Dechunker()
+        elif length:
+            self._state, self._left = _LENGTH, length
+        else:
+            self._complete(events)
 
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")))
+    def _complete(self, events: Events) -> None:
+        self._state, self._chunks = _HEAD, None
+        events.append(End())
 
-    def on_headers_complete(self) -> None:
-        self._in_head = False
-        method = self._parser.get_method()
-        version = self._parser.get_http_version()
-        kind = self._defect_of(method, version)
-        if kind:
-            self._bad(kind)
-            return
-        target = self._url.decode("latin-1")
-        hosts = [v for n, v in self._headers if n == "host"]
-        authority = ",".join(hosts)
-        path = target
-        if target[:1] not in ("/", "*") and method != b"CONNECT":
-            rest = target.split("://", 1)[1]
-            host, slash, tail = rest.partition("/")
-            if "?" in host:
-                host, mark, query = host.partition("?")
-                slash, tail = "/", mark + query
-            authority, path = host.rpartition("@")[2], slash + tail or "/"
-        elif method == b"CONNECT":
-            authority, path = target, ""
-        headers = [pair for pair in self._headers if pair[0] != "host"]
-        upgrade = ""
-        connection = ",".join(v for n, v in headers if n == "connection").lower()
-        if "upgrade" in connection:
-            upgrade = next((v.lower() for n, v in headers if n == "upgrade"), "")
-        ends = not any(n == "transfer-encoding" or (n == "content-length" and v != "0") for n, v in headers)
-        expects = any(n == "expect" and v.lower() == "100-continue" for n, v in headers)
-        ends = ends and not upgrade and method != b"CONNECT"
-        self._events.append(
-            RequestHead(method.decode("latin-1"), path, authority, headers, f"HTTP/{version}", ends, upgrade, expects)
-        )
+    def _read(self, raw: bytes, events: Events) -> None:
+        raise NotImplementedError
 
-    def on_body(self, data: bytes) -> None:
-        if not self._dead:
-            self._events.append(Body(data))
-
-    def on_message_complete(self) -> None:
-        self.in_message = False
-        self._in_head = self._fresh = True
-        self._raw.clear()
-        if not self._dead:
-            self._events.append(End())
-
-    def _defect_of(self, method: bytes, version: str) -> str:
-        """What Envoy refuses and llhttp takes."""
-        if version != "1.1":
-            return "version"
-        if method not in _METHODS or len(self._headers) > self._most:
-            return "syntax" if method not in _METHODS else "too many"
-        lengths = encodings = 0
-        for name, value in self._headers:
-            if name == "content-length":
-                lengths += 1
-                if not value.isascii() or not value.isdigit():
-                    return "syntax"
-            elif name == "transfer-encoding":
-                encodings += 1
-                if value.lower() != "chunked":
-                    return "transfer-encoding"
-            elif name == "host" and " " in value:
-                return "authority"
-        if lengths > 1:
-            return "syntax"
-        if encodings > 1:
-            return "transfer-encoding"
-        if lengths and encodings:
-            return "length and chunked"
-        return _target_defect(method, self._url)
+    def _refusal(self, kind: str) -> BadMessage:
+        return BadMessage(kind)
 
 
-def _target_defect(method: bytes, url: bytes) -> str:
-    if method == b"CONNECT":
-        return "" if url.rpartition(b":")[2].isdigit() else "target"
-    if url[:1] == b"/" or (url == b"*" and method == b"OPTIONS"):
-        return "syntax" if any(byte > 0x7F for byte in url) else ""
-    scheme, mark, _ = url.partition(b"://")
-    if not mark:
-        return "syntax"
-    return "" if scheme.lower() in (b"http", b"https") else "scheme"
+class RequestParser(_Parser):
+    """Requests, one after the other.
+
+    max_headers: bytes of a head, its first line included. max_count: header lines. http10: whether HTTP/1.0 is taken.
+    """
+
+    def __init__(self, max_headers: int, max_count: int, *, http10: bool = False, reader: Reader | None = None):
+        super().__init__(max_headers, max_count, reader)
+        self._http10 = http10
+
+    def feed(self, data: bytes) -> list[RequestEvent]:
+        """What `data` completes; after a BadMessage nothing more."""
+        return self._feed(data)
+
+    def _read(self, raw: bytes, events: Events) -> None:
+        strict, length = http1_syntax.request(raw, http10=self._http10)
+        method, target, version, headers = self._reader.request(strict)
+        if len(headers) > self._max_count:
+            raise Refused("too many")
+        hosts = [value for name, value in headers if name == "host"]
+        path, authority = http1_syntax.target(method, target, ",".join(hosts) if hosts else None)
+        headers = [pair for pair in headers if pair[0] not in _TOLD_OTHERWISE]
+        wishes = tokens(value for name, value in headers if name in _WISHES)
+        head = RequestHead(method, path, authority, headers, f"HTTP/{version}", length == 0)
+        if "upgrade" in wishes:
+            head.upgrade = next((value.lower() for name, value in headers if name == "upgrade"), "")
+        head.expects_continue = length != 0 and any(n == "expect" and v.lower() == "100-continue" for n, v in headers)
+        events.append(head)
+        if method == "CONNECT" or (head.upgrade and head.upgrade != "h2c"):
+            head.ends = False
+            self._state = _RAW
+            events.append(Tunnel(b""))
+        else:
+            self._expect(length, events)
 
 
-def _defect_in(raw: bytes) -> str:
-    """The name of what llhttp stumbled over."""
-    head = raw.partition(b"\r\n\r\n")[0]
-    line, _, fields = head.lstrip(b"\r\n").partition(b"\n")
-    if re.search(rb" HTTP/\d(\.\d)?\r?$", line) and not line.rstrip(b"\r").endswith(b"HTTP/1.1"):
-        return "version"
-    lower = fields.lower()
-    if re.search(rb"(^|\n)content-length:", lower) and re.search(rb"(^|\n)transfer-encoding:[ \t]*chunked", lower):
-        return "length and chunked"
-    found = re.search(rb"(?:^|\n)transfer-encoding:[ \t]*([^\r\n]*)", lower)
-    if found and found[1].strip() != b"chunked":
-        return "transfer-encoding"
-    if raw[:1] != b"\x16" and line[:1].isalpha() and _SEPARATORS.search(head.replace(b"\r\n", b"\n")):
-        return "characters"
-    return "syntax"
+class ResponseParser(_Parser):
+    """The responses to requests that were sent, one after the other; `expect` says what each answers."""
 
-
-def _understood(raw: bytes) -> tuple[str, str, str, Headers]:
-    """Method, path, authority and headers of a refused request, as far as logs show them: nothing of an incomplete head."""
-    return "", "", "", []
-
-
-class ResponseParser:
-    """The responses on one upstream connection. `expect` must be called before each."""
-
-    def __init__(self) -> None:
-        self._parser = httptools.HttpResponseParser(self)
-        self._events: list[ResponseEvent] = []
-        self._headers: Headers = []
-        self._head_only = self._ended = self._in_body = False
-        self._skip = False
+    def __init__(self, *, max_headers: int = 60 * 1024, max_count: int = 100, reader: Reader | None = None):
+        super().__init__(max_headers, max_count, reader)
+        self._method = "GET"
 
     def expect(self, method: str) -> None:
         """The next response answers a request of this method."""
-        if self._head_only:
-            self._parser = httptools.HttpResponseParser(self)  # llhttp still waits for the body that a HEAD response does not have
-        self._head_only, self._ended, self._in_body = method == "HEAD", False, False
+        self._method = method
 
     def feed(self, data: bytes) -> list[ResponseEvent]:
-        try:
-            self._parser.feed_data(data)
-        except httptools.HttpParserUpgrade as e:
-            self._events.append(Tunnel(data[e.args[0] :]))
-        except httptools.HttpParserError:
-            self._events.append(BadMessage("syntax"))
-        events, self._events = self._events, []
-        return events
+        """What `data` completes; after a BadMessage nothing more."""
+        return self._feed(data)
 
-    def finish(self) -> list[ResponseEvent]:
-        """The connection ended: that completes a body that has no other end."""
-        if self._in_body and not self._ended and not any(n in ("content-length", "transfer-encoding") for n, _ in self._headers):
-            self._ended = True
-            return [End()]
-        return []
+    def finish(self) -> bool:
+        """The connection ended: whether that completes a response whose body ends so."""
+        return self._state == _REST
 
-    def on_message_begin(self) -> None:
-        self._headers = []
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self._headers.append((name.decode("latin-1").lower(), value.decode("latin-1").strip(" \t")))
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        self._skip = status < 200 and status != 101
-        if self._skip:
-            return
-        lengths = [v for n, v in self._headers if n == "content-length"]
-        chunked = any(n == "transfer-encoding" for n, _ in self._headers)
-        if len(lengths) > 1 or (lengths and (chunked or not lengths[0].isdigit())):
-            self._events.append(BadMessage("syntax"))
-            return
-        ends = self._head_only or status in (204, 304, 101) or lengths == ["0"]
-        version = f"HTTP/{self._parser.get_http_version()}"
-        wishes = ",".join(v for n, v in self._headers if n == "connection").lower()
-        keep = self._parser.should_keep_alive() and (version != "HTTP/1.0" or "keep-alive" in wishes)
-        if not ends and not lengths and not chunked:
-            keep = False
-        self._in_body = True
-        self._events.append(ResponseHead(status, self._headers, version, ends, keep and status != 101))
-        if self._head_only:
-            self._ended = True
-            self._events.append(End())
-
-    def on_body(self, data: bytes) -> None:
-        if not self._head_only:
-            self._events.append(Body(data))
-
-    def on_message_complete(self) -> None:
-        if self._skip:
-            self._skip = False
-            return
-        if not self._ended:
-            self._ended = True
-            self._events.append(End())
+    def _read(self, raw: bytes, events: Events) -> None:
+        strict, length = http1_syntax.response(raw)
+        status, version, headers = self._reader.response(strict)
+        if len(headers) > self._max_count:
+            raise Refused("too many")
+        if 100 <= status < 200 and status != 101:
+            return  # what follows is the response itself
+        tunnels = status == 101 or (self._method == "CONNECT" and 200 <= status < 300)
+        if self._method == "HEAD" or status in (204, 304):
+            length = 0
+        wishes = tokens(value for name, value in headers if name in _WISHES)
+        keep_alive = version == "1.1" and "close" not in wishes and length is not None
+        headers = [pair for pair in headers if pair[0] != _TOLD_OTHERWISE[1]]
+        events.append(ResponseHead(status, headers, f"HTTP/{version}", length == 0 and not tunnels, keep_alive))
+        if tunnels:
+            self._state = _RAW
+            events.append(Tunnel(b""))
+        else:
+            self._expect(length, events)

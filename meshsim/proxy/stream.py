@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from meshsim.routing.exchange import Attempt, Cut, Exchange, Forward, Lookup, Reply, Step, Wait
 from meshsim.routing.message import Request, Response
-from meshsim.routing.replies import BAD_REQUESTS
+from meshsim.routing.replies import BAD_REQUESTS, HEADERS_TOO_LARGE
 from meshsim.routing.retries import Reset
 
 if TYPE_CHECKING:
@@ -81,6 +81,11 @@ class Stream:
         """Answer a request that its codec could not read; kind: of `replies.BAD_REQUESTS`."""
         self._complete = True
         self._do(self.exchange.local(BAD_REQUESTS[kind]))
+
+    def too_large(self) -> None:
+        """End a request whose HTTP/2 headers are more than is allowed; its codec has reset the stream."""
+        self.exchange.downstream_gone(reset=True, details=HEADERS_TOO_LARGE)
+        self._end()
 
     # From the client -----------------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,94 @@
+"""What the connections of one proxy share: its runtime, its network, its pools, TLS contexts, statistics and logs."""
+
+from __future__ import annotations
+
+import asyncio
+import sys
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Protocol
+
+from meshsim.network.base import Pod
+from meshsim.proxy.mirror import MirrorStream
+from meshsim.proxy.pool import Pools
+from meshsim.proxy.stats import Stats
+from meshsim.proxy.tls import Contexts
+from meshsim.routing.access_log import Logger
+from meshsim.routing.entry import Entry
+from meshsim.routing.exchange import Exchange, Mirror
+from meshsim.routing.manager import Manager
+from meshsim.routing.runtime import Runtime
+
+if TYPE_CHECKING:
+    from meshsim.proxy.stream import Stream
+
+STDOUT, STDERR = "/dev/stdout", "/dev/stderr"
+
+
+class Connection(Protocol):
+    """A downstream connection, as far as its proxy asks."""
+
+    @property
+    def idle(self) -> bool:
+        """Whether it only waits for a next request."""
+
+    def drain(self) -> None:
+        """End it as soon as nothing is under way."""
+
+
+class Core:
+    """on_log hears of every entry, also of those that no configured logger wants; stdout gets the lines logged to standard output."""
+
+    def __init__(self, runtime: Runtime, pod: Pod, *, on_log: Callable[[Entry], None] | None, stdout: Callable[[str], object] | None):
+        self.runtime, self.pod = runtime, pod
+        self.loop = asyncio.get_running_loop()
+        self.stats = Stats()
+        self.tls = Contexts()
+        self.pools = Pools(self)
+        self.streams: set[Stream] = set()
+        self.mirrors: set[MirrorStream] = set()
+        self.connections: set[Connection] = set()
+        self.arriving: set[object] = set()
+        """Connections before their filter chain, and handshakes."""
+        self.tasks: set[asyncio.Task[None]] = set()
+        self._on_log = on_log
+        self._stdout = stdout or sys.stdout.write
+
+    @property
+    def busy(self) -> int:
+        """How much is under way: streams, connections that are not idle, connections that have no chain yet."""
+        return len(self.streams) + len(self.mirrors) + len(self.arriving) + sum(not c.idle for c in self.connections)
+
+    def log(self, entry: Entry, loggers: Iterable[Logger]) -> None:
+        """Write an entry where its chain's loggers say."""
+        for logger in loggers:
+            if logger.wanted(entry):
+                self._write(logger.path, logger.format(entry))
+        if self._on_log is not None:
+            self._on_log(entry)
+
+    def _write(self, path: str, line: str) -> None:
+        if path == STDOUT:
+            self._stdout(line)
+        elif path == STDERR:
+            sys.stderr.write(line)
+        else:
+            with open(path, "a") as file:
+                file.write(line)
+
+    def count_request(self, manager: Manager, version: str) -> None:
+        prefix = f"http.{manager.config.stat_prefix}."
+        self.stats.inc(prefix + "downstream_rq_total")
+        self.stats.inc(f"{prefix}downstream_rq_http{version}_total")
+
+    async def resolve(self, name: str) -> list[str]:
+        return await self.pod.resolve(name)
+
+    def mirror(self, mirror: Mirror, exchange: Exchange) -> None:
+        """Send a copy of a request, and forget about it."""
+        MirrorStream(self, mirror, exchange).start()
+
+    def spawn(self, coroutine: object) -> None:
+        """Run a coroutine that ends with the proxy."""
+        task = self.loop.create_task(coroutine)  # type: ignore[arg-type]  # coroutines of any result
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)

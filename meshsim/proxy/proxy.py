@@ -1,0 +1,120 @@
+"""A proxy: given a configuration and a pod's network, it listens, forwards, and changes when it is told something new."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable
+
+from meshsim import xds
+from meshsim.network.base import Address, Listening, Pod
+from meshsim.proxy.core import Core
+from meshsim.proxy.listener import acceptor
+from meshsim.proxy.names import Names
+from meshsim.routing.entry import Entry
+from meshsim.routing.runtime import ListenerRules, Runtime
+
+DRAIN_TIME = 5.0  # seconds that connections have to end by themselves
+
+
+class Proxy:
+    """One proxy on this event loop.
+
+    config: placed for this machine (network/place.py). pod: where it runs. seed: of every random choice.
+    on_log: hears of every access-log entry, whatever loggers are configured. stdout: gets the lines logged to standard output.
+    local_address: how it names itself to others; its pod's address by default.
+    """
+
+    def __init__(
+        self,
+        config: xds.ProxyConfig,
+        pod: Pod,
+        *,
+        seed: int = 0,
+        on_log: Callable[[Entry], None] | None = None,
+        stdout: Callable[[str], object] | None = None,
+        local_address: str = "",
+        clock: Callable[[], float] = time.time,
+    ):
+        self.pod = pod
+        self.runtime = Runtime(random.Random(f"{seed} {pod.address}"), clock, local_address or pod.address)
+        self.core = Core(self.runtime, pod, on_log=on_log, stdout=stdout)
+        self.config = config
+        self._names = Names(self.core)
+        self._listening: dict[str, tuple[Address | str, Listening]] = {}
+        self._draining = False
+
+    @property
+    def busy(self) -> int:
+        """How many requests, connections and handshakes are under way; idle kept-alive connections are not."""
+        return self.core.busy
+
+    async def start(self) -> None:
+        """Listen. Raises OSError where another listens already."""
+        self._use(self.config)
+        await self._names.resolve_all()
+        await self._listen()
+
+    async def update(self, config: xds.ProxyConfig) -> None:
+        """Work by another configuration from now on; what is under way ends as it began."""
+        self.config = config
+        self._use(config)
+        await self._names.resolve_all()
+        await self._listen()
+
+    async def drain(self, seconds: float = DRAIN_TIME) -> None:
+        """Take no more connections, and give those that are open some time to end."""
+        self._stop_listening()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                while self.core.connections:
+                    for connection in list(self.core.connections):
+                        connection.drain()
+                    await asyncio.sleep(0.02)
+
+    async def close(self) -> None:
+        """End everything now. Closing twice is allowed."""
+        self._stop_listening()
+        self._names.stop()
+        for arrival in list(self.core.arriving):
+            close = getattr(arrival, "close", None)
+            if close is not None:
+                close()
+        for connection in list(self.core.connections):
+            abort = getattr(connection, "abort", None) or connection.drain
+            abort()
+        self.core.pools.close()
+        tasks = list(self.core.tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _use(self, config: xds.ProxyConfig) -> None:
+        self.core.tls.update({secret.name: secret for secret in config.secrets})
+        self.runtime.update(config)
+
+    async def _listen(self) -> None:
+        """Listen where the configuration says, and nowhere else; a place that stays keeps its socket."""
+        wanted: dict[str, tuple[Address | str, ListenerRules]] = {}
+        for name, rules in self.runtime.listeners.items():
+            address = rules.config.address
+            if address.pipe is not None:
+                wanted[name] = (address.pipe.path, rules)
+            elif address.socket_address is not None and rules.config.bind_to_port is not False:
+                wanted[name] = (Address(address.socket_address.address, address.socket_address.port_value), rules)
+        for name in list(self._listening):
+            if name not in wanted or wanted[name][0] != self._listening[name][0]:
+                self._listening.pop(name)[1].close()
+        for name, (place, rules) in wanted.items():
+            accept = acceptor(self.core, rules)
+            if name in self._listening:
+                self._listening[name][1].accept = accept
+            else:
+                self._listening[name] = (place, await self.pod.listen(place, accept))
+
+    def _stop_listening(self) -> None:
+        for _, listening in self._listening.values():
+            listening.close()
+        self._listening.clear()

@@ -1,0 +1,420 @@
+"""Bytes from a client to a host and back: a filter chain that ends in a TCP proxy.
+
+How this works: the routing `Session` says where the connection goes; the relay makes the connection before it reads a byte of the
+client's, then passes on what comes. Each direction ends by itself: the end of one side's stream is told to the other, which may go on
+sending. A side that does not take its bytes makes the other stop being read. Where the chain tunnels, the other side is a stream of an
+HTTP connection on which CONNECT was granted, which looks the same from here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import struct
+from typing import TYPE_CHECKING, Protocol
+
+from meshsim.proxy.pool import ConnectFailed
+from meshsim.routing.exchange import Attempt
+from meshsim.routing.facts import Downstream
+from meshsim.routing.message import Request, Response
+from meshsim.routing.retries import Reset
+from meshsim.routing.runtime import Chain
+from meshsim.routing.tcp import Close, Connect, Lookup, Session
+
+if TYPE_CHECKING:
+    from meshsim.proxy.core import Core
+    from meshsim.proxy.stream import Upstream
+
+_BUFFER = 1024 * 1024  # bytes a side may hold unsent before the other is no longer read; Envoy's per-connection limit
+_RESET = struct.pack("ii", 1, 0)  # SO_LINGER: close with a RST
+
+
+class Far(Protocol):
+    """The host's side of a relay."""
+
+    def write(self, data: bytes) -> None: ...
+    def write_eof(self) -> None: ...
+    def pause(self) -> None: ...
+    def resume(self) -> None: ...
+    def close(self) -> None: ...
+    def abort(self) -> None: ...
+
+
+class Relay(asyncio.Protocol):
+    """The client's side. `begin` may come before the client's transport does (behind a TLS handshake)."""
+
+    def __init__(self, core: Core, chain: Chain, downstream: Downstream):
+        assert chain.tcp is not None
+        self._core, self._chain = core, chain.tcp
+        self._session = Session(chain.tcp, downstream, core.runtime.clock())
+        self._transport: asyncio.Transport | None = None
+        self._far: Far | None = None
+        self._begun = self._over = self._checked = False
+        self._client_ended = self._host_ended = False
+        self._received = self._sent = 0
+        self._refusing = False
+        self._timers: list[asyncio.TimerHandle] = []
+        self._moved = 0.0
+        prefix = self._chain.proxy.stat_prefix if self._chain.proxy else ""
+        self._stats = f"tcp.{prefix}."
+
+    # for the proxy
+
+    @property
+    def idle(self) -> bool:
+        return False
+
+    def drain(self) -> None:
+        """Bytes have no message boundaries to end at: they go on until the time is up."""
+
+    @property
+    def downstream(self) -> Downstream:
+        return self._session.downstream
+
+    def abort(self) -> None:
+        self._end(abort=True)
+
+    # the chain is chosen
+
+    def begin(self) -> None:
+        """Connect to the host."""
+        if self._begun:
+            return
+        self._begun = True
+        self._core.connections.add(self)
+        self._core.stats.inc(self._stats + "downstream_cx_total")
+        if self._chain.longest:
+            self._timers.append(self._core.loop.call_later(self._chain.longest, self._too_long))
+        self._core.spawn(self._connect())
+
+    def handshake_failed(self, reason: str) -> None:
+        """The client's TLS came to nothing."""
+        self._session.entry.downstream_failure = reason.replace(" ", "_")
+        self._end()
+
+    # the client's side
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        self._transport = transport
+        if self._over:
+            transport.close()
+            return
+        transport.set_write_buffer_limits(high=_BUFFER)
+        if self._far is None:
+            transport.pause_reading()
+        self.begin()
+        if self._refusing:
+            self._end()
+
+    def data_received(self, data: bytes) -> None:
+        if not self._checked:
+            self._checked = True
+            if self._session.first_bytes() is not None:
+                self._end()
+                return
+        self._received += len(data)
+        self._moved = self._core.loop.time()
+        if self._far is not None:
+            self._far.write(data)
+
+    def eof_received(self) -> bool:
+        self._client_ended = True
+        if self._far is not None:
+            self._far.write_eof()
+            if self._host_ended:
+                self._end()
+        return not self._over
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._end(abort=isinstance(error, ConnectionResetError))
+
+    def pause_writing(self) -> None:
+        if self._far is not None:
+            self._far.pause()
+
+    def resume_writing(self) -> None:
+        if self._far is not None:
+            self._far.resume()
+
+    # the host's side
+
+    def connected(self, far: Far, local: str) -> None:
+        """Bytes may flow."""
+        if self._over:
+            far.abort()
+            return
+        self._session.entry.upstream_local = local
+        self._far = far
+        self._moved = self._core.loop.time()
+        if self._chain.idle_timeout:
+            self._timers.append(self._core.loop.call_later(self._chain.idle_timeout, self._idle))
+        if self._transport is not None:
+            self._transport.resume_reading()
+
+    def host_data(self, data: bytes) -> None:
+        self._sent += len(data)
+        self._moved = self._core.loop.time()
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def host_eof(self) -> bool:
+        """The host sends no more; whether its connection shall stay for what the client still sends."""
+        self._host_ended = True
+        if self._client_ended or self._transport is None:
+            self._end()
+            return False
+        self._transport.write_eof()
+        return True
+
+    def host_lost(self, error: Exception | None) -> None:
+        self._far = None
+        self._end(abort=isinstance(error, ConnectionResetError))
+
+    def host_blocked(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def host_writable(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    # steps
+
+    async def _connect(self) -> None:
+        step: Connect | Lookup | Close = self._session.begin()
+        while not self._over:
+            if isinstance(step, Lookup):
+                step = self._session.looked_up(step, await self._core.resolve(step.name))
+                continue
+            if isinstance(step, Close):
+                self._refuse()
+                return
+            try:
+                await self._reach(step)
+                return
+            except ConnectFailed as e:
+                if self._over:
+                    return
+                step = self._session.failed(e.reset, e.reason)
+
+    async def _reach(self, step: Connect) -> None:
+        """Connect to what a step says. Raises ConnectFailed."""
+        downstream = self._session.downstream
+        step.host.active += 1
+        try:
+            if step.tunnel is not None:
+                await Tunnel(self._core, self).open(step, step.tunnel)
+                return
+            opened, local = await self._core.pools.connect(step.cluster, step.host, step.transport, downstream)
+        finally:
+            step.host.active -= 1
+        side = HostSide(self)
+        opened.hand_over(side)
+        self.connected(side, local)
+
+    def _refuse(self) -> None:
+        """The client gets nothing: behind a handshake that is not done yet, it is told afterwards."""
+        if self._transport is None:
+            self._refusing = True
+        else:
+            self._end()
+
+    def _idle(self) -> None:
+        left = self._moved + self._chain.idle_timeout - self._core.loop.time()
+        if left > 0.001:
+            self._timers.append(self._core.loop.call_later(left, self._idle))
+        else:
+            self._core.stats.inc(self._stats + "idle_timeout")
+            self._end()
+
+    def _too_long(self) -> None:
+        self._session.too_long()
+        self._core.stats.inc(self._stats + "max_downstream_connection_duration")
+        self._end()
+
+    def _end(self, *, abort: bool = False) -> None:
+        """Close both sides, once; abort: with a reset, since one side did."""
+        if self._over:
+            return
+        self._over = True
+        for timer in self._timers:
+            timer.cancel()
+        self._core.connections.discard(self)
+        entry = self._session.finish(self._core.runtime.clock(), self._received, self._sent)
+        self._core.stats.inc(self._stats + "downstream_cx_rx_bytes_total", self._received)
+        self._core.stats.inc(self._stats + "downstream_cx_tx_bytes_total", self._sent)
+        self._core.log(entry, self._chain.loggers)
+        if self._far is not None:
+            if abort:
+                self._far.abort()
+            else:
+                self._far.close()
+        if self._transport is not None:
+            if abort:
+                reset(self._transport)
+            else:
+                self._transport.close()
+
+
+class HostSide(asyncio.Protocol):
+    """A plain or TLS connection to the host."""
+
+    def __init__(self, relay: Relay):
+        self._relay = relay
+        self._transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        transport.set_write_buffer_limits(high=_BUFFER)
+        self._transport = transport
+
+    def data_received(self, data: bytes) -> None:
+        self._relay.host_data(data)
+
+    def eof_received(self) -> bool:
+        return self._relay.host_eof()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self._transport = None
+        self._relay.host_lost(error)
+
+    def pause_writing(self) -> None:
+        self._relay.host_blocked()
+
+    def resume_writing(self) -> None:
+        self._relay.host_writable()
+
+    def write(self, data: bytes) -> None:
+        if self._transport is not None:
+            self._transport.write(data)
+
+    def write_eof(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def pause(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        if self._transport is not None and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def close(self) -> None:
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            reset(self._transport)
+
+
+class Tunnel:
+    """A CONNECT request to the host, as the far side of a relay. For the pool it is a stream, for the relay a connection."""
+
+    def __init__(self, core: Core, relay: Relay):
+        self._core, self._relay = core, relay
+        self._upstream: Upstream | None = None
+        self._granted: asyncio.Future[None] = core.loop.create_future()
+        self._request: Request | None = None
+        self._handle: object | None = None
+
+    async def open(self, step: Connect, request: Request) -> None:
+        """Have the tunnel granted. Raises ConnectFailed."""
+        self._request = request
+        attempt = Attempt(step.cluster, step.host, request, step.http2, step.transport)
+        self._handle = self._core.pools.request(attempt, self._relay.downstream, self)
+        try:
+            async with asyncio.timeout(step.cluster.connect_timeout):
+                await self._granted
+        except TimeoutError:
+            self.close()
+            raise ConnectFailed(Reset.TIMEOUT) from None
+        except BaseException:
+            self.close()
+            raise
+
+    # as a stream
+
+    def ready(self, upstream: Upstream) -> None:
+        assert self._request is not None
+        self._handle = None
+        self._upstream = upstream
+        upstream.send_head(self._request)
+
+    def not_ready(self, reset: Reset, reason: str = "") -> None:
+        self._fail(ConnectFailed(reset, reason))
+
+    def response(self, head: Response) -> None:
+        if 200 <= head.status < 300 and self._upstream is not None:
+            self._relay.connected(self, self._upstream.local)
+            if not self._granted.done():
+                self._granted.set_result(None)
+        else:
+            self._fail(ConnectFailed(Reset.REMOTE))
+
+    def response_data(self, data: bytes) -> None:
+        self._relay.host_data(data)
+
+    def response_end(self) -> None:
+        self._upstream = None
+        if self._granted.done():
+            if not self._relay.host_eof():
+                return
+            self._relay.host_lost(None)
+        else:
+            self._fail(ConnectFailed(Reset.TERMINATION))
+
+    def failed(self, reset: Reset, reason: str = "") -> None:
+        self._upstream = None
+        if self._granted.done():
+            self._relay.host_lost(ConnectionResetError())
+        else:
+            self._fail(ConnectFailed(reset, reason))
+
+    def host_blocked(self) -> None:
+        self._relay.host_blocked()
+
+    def host_writable(self) -> None:
+        self._relay.host_writable()
+
+    # as a connection
+
+    def write(self, data: bytes) -> None:
+        if self._upstream is not None:
+            self._upstream.send_data(data)
+
+    def write_eof(self) -> None:
+        if self._upstream is not None:
+            self._upstream.send_end()
+
+    def pause(self) -> None:
+        if self._upstream is not None:
+            self._upstream.pause()
+
+    def resume(self) -> None:
+        if self._upstream is not None:
+            self._upstream.resume()
+
+    def close(self) -> None:
+        if self._handle is not None:
+            self._core.pools.forget(self._handle)
+        upstream, self._upstream = self._upstream, None
+        if upstream is not None:
+            upstream.cancel()
+
+    abort = close
+
+    def _fail(self, error: ConnectFailed) -> None:
+        if not self._granted.done():
+            self._granted.set_exception(error)
+
+
+def reset(transport: asyncio.Transport) -> None:
+    """End a connection so that the peer sees a reset (on a Unix socket it sees one where bytes were left unread)."""
+    sock = transport.get_extra_info("socket")
+    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    transport.abort()

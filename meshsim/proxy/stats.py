@@ -1,0 +1,97 @@
+"""Counters and gauges under Envoy's names, and the ways the admin interface prints them.
+
+How this works: a counter exists from the moment something counts in it; gauges are read when someone asks (`gauge` registers where
+from). A name's parts that Envoy turns into Prometheus tags (cluster, listener address, connection manager, response code) are found by
+pattern when that page is asked for, so that counting stays one dictionary update.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+
+_TAGS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
+    (re.compile(pattern), names)
+    for pattern, names in (
+        (r"(cluster)\.(.+?)\.((?:upstream|membership|circuit|lb|ssl|update|external|internal|retry|outlier)\w*.*)", ("cluster_name",)),
+        (r"(listener)\.(.+?)\.((?:downstream|no_filter|ssl|http)\w*.*)", ("listener_address",)),
+        (r"(http)\.(.+?)\.((?:downstream|no_|rq_|rs_|rbac|fault)\w*.*)", ("http_conn_manager_prefix",)),
+        (r"(tcp)\.(.+?)\.((?:downstream|upstream|idle|max)\w*.*)", ("tcp_prefix",)),
+    )
+)
+_CODE = re.compile(r"_rq_([1-5][0-9][0-9])$")
+_CLASS = re.compile(r"_rq_([1-5])xx$")
+_UNSAFE = re.compile(r"[^A-Za-z0-9_]")
+
+
+class Stats:
+    """The statistics of one proxy."""
+
+    def __init__(self) -> None:
+        self._counters: dict[str, int] = {}
+        self._gauges: dict[str, Callable[[], int]] = {}
+
+    def inc(self, name: str, by: int = 1) -> None:
+        """Count."""
+        counters = self._counters
+        counters[name] = counters.get(name, 0) + by
+
+    def declare(self, names: Iterable[str]) -> None:
+        """Let counters be seen before anything counts in them."""
+        for name in names:
+            self._counters.setdefault(name, 0)
+
+    def gauge(self, name: str, read: Callable[[], int]) -> None:
+        """A value that goes up and down, read when asked for."""
+        self._gauges[name] = read
+
+    def forget_gauges(self, prefix: str) -> None:
+        """What these belong to is gone."""
+        for name in [n for n in self._gauges if n.startswith(prefix)]:
+            del self._gauges[name]
+
+    def reset(self) -> None:
+        """Counters begin again at zero."""
+        self._counters = dict.fromkeys(self._counters, 0)
+
+    def values(self, wanted: str = "", *, used_only: bool = False, kind: str = "") -> list[tuple[str, int]]:
+        """Name and value, sorted. wanted: a pattern that a part of the name must match. kind: "Counters" or "Gauges" alone."""
+        found: list[tuple[str, int]] = []
+        if kind in ("", "Counters"):
+            found += self._counters.items()
+        if kind in ("", "Gauges"):
+            found += [(name, read()) for name, read in self._gauges.items()]
+        pattern = re.compile(wanted) if wanted else None
+        return sorted((n, v) for n, v in found if (v or not used_only) and (pattern is None or pattern.search(n)))
+
+    def prometheus(self, *, used_only: bool = False) -> str:
+        """The same in Prometheus' text format, names and tags as Envoy makes them."""
+        families: dict[str, tuple[str, list[str]]] = {}
+        for name, value in self.values(used_only=used_only):
+            family, tags = _tagged(name)
+            label = ",".join(f'{key}="{_escaped(text)}"' for key, text in tags)
+            kind = "gauge" if name in self._gauges else "counter"
+            families.setdefault(family, (kind, []))[1].append(f"{family}{{{label}}} {value}")
+        lines = [line for family, (kind, rows) in sorted(families.items()) for line in (f"# TYPE {family} {kind}", *rows)]
+        return "\n".join(lines) + "\n"
+
+
+def _tagged(name: str) -> tuple[str, list[tuple[str, str]]]:
+    tags: list[tuple[str, str]] = []
+    for pattern, names in _TAGS:
+        match = pattern.fullmatch(name)
+        if match:
+            tags.append((f"envoy_{names[0]}", match[2]))
+            name = f"{match[1]}.{match[3]}"
+            break
+    if code := _CODE.search(name):
+        tags.insert(0, ("envoy_response_code", code[1]))
+        name = name[: code.start()] + "_rq"
+    elif code := _CLASS.search(name):
+        tags.insert(0, ("envoy_response_code_class", code[1]))
+        name = name[: code.start()] + "_rq_xx"
+    return "envoy_" + _UNSAFE.sub("_", name), tags
+
+
+def _escaped(text: str) -> str:
+    return text.replace("\\", "\\\\").replace('"', '\\"')
