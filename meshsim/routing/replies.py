@@ -56,6 +56,8 @@ BAD_REQUESTS: dict[str, Local] = {
     )
 }
 
+HEADERS_TOO_LARGE = "http2.header_list_size_too_large"  # the details of an HTTP/2 stream that is reset instead
+
 _FLAGS = {
     Reset.CONNECT: "UF", Reset.TIMEOUT: "UF", Reset.TERMINATION: "UC", Reset.REMOTE: "UR", Reset.REFUSED: "UR", Reset.PROTOCOL: "UPE",
     Reset.OVERFLOW: "UO", Reset.LOCAL: "LR",

@@ -131,6 +131,10 @@ class Session:
                 return Close()
         return None
 
+    def too_long(self) -> None:
+        """The connection has lasted as long as it may."""
+        self.entry.flag("DT")
+
     def finish(self, now: float, received: int, sent: int) -> Entry:
         self.entry.end, self.entry.received, self.entry.sent = now, received, sent
         return self.entry
