@@ -11,14 +11,14 @@ from dataclasses import dataclass, field
 
 from meshsim import hosts
 from meshsim.control import http_routes
-from meshsim.control.clusters import name
+from meshsim.control.clusters import forward_proxy_cache, name
 from meshsim.control.mesh_index import MESH_GATEWAY, VirtualService, gateway_name
 from meshsim.control.services import DYNAMIC_DNS, UNSPECIFIED, Port, Service
 from meshsim.control.sidecar_routes import _short_names
 from meshsim.control.tcp_filters import Surroundings, Weighted, relay
 from meshsim.control.view import View
 from meshsim.resources.virtual_service import L4MatchAttributes, RouteDestination, TlsMatchAttributes
-from meshsim.xds.listener import NetworkFilter
+from meshsim.xds.listener import NetworkFilter, SniDynamicForwardProxy
 from meshsim.xds.message import Metadata
 
 
@@ -36,17 +36,27 @@ class Chain:
         return frozenset(self.sni) - {"*"}, frozenset(self.subnets)
 
 
-def chains(view: View, service: Service, port: Port, virtual_services: list[VirtualService], *, cidr: str, vip: bool, listen_port: int,
-           around: Surroundings) -> list[Chain]:
+def chains(
+    view: View,
+    service: Service,
+    port: Port,
+    virtual_services: hosts.Table[VirtualService],
+    *,
+    cidr: str,
+    vip: bool,
+    listen_port: int,
+    around: Surroundings,
+) -> list[Chain]:
     """The chains of one port. `cidr`: the service's own range, if that is its address; `vip`: the listener is the service's own."""
-    relevant = [v for v in virtual_services if any(hosts.matches(h, service.hostname) for h in view.index.hosts_of(v))]
+    relevant = virtual_services.matching(service.hostname)
     if port.protocol.is_tls:
         return _tls(view, service, port, relevant, cidr, vip, listen_port, around)
     return _tcp(view, service, port, relevant, cidr, listen_port, around)
 
 
-def _tls(view: View, service: Service, port: Port, relevant: list[VirtualService], cidr: str, vip: bool, listen_port: int,
-         around: Surroundings) -> list[Chain]:
+def _tls(
+    view: View, service: Service, port: Port, relevant: list[VirtualService], cidr: str, vip: bool, listen_port: int, around: Surroundings
+) -> list[Chain]:
     out: list[Chain] = []
     seen: set[tuple[tuple[str, ...], tuple[str, ...]]] = set()
     inherited: list[str] = [cidr] if cidr else []
@@ -71,7 +81,11 @@ def _tls(view: View, service: Service, port: Port, relevant: list[VirtualService
         names = [service.hostname]
     elif not vip or cidr:
         names = sorted(_every_name(view, service))
-    return [Chain(_own(view, service, port, around), names, [cidr] if cidr else [], _source(service))]
+    filters = _own(view, service, port, around)
+    if service.resolution == DYNAMIC_DNS:  # the name to resolve is the one the client asks for
+        resolve = SniDynamicForwardProxy(forward_proxy_cache(service.hostname), port.number)
+        filters.insert(len(filters) - 1, NetworkFilter("envoy.filters.network.sni_dynamic_forward_proxy", resolve))
+    return [Chain(filters, names, [cidr] if cidr else [], _source(service))]
 
 
 def _every_name(view: View, service: Service) -> set[str]:
@@ -82,8 +96,9 @@ def _every_name(view: View, service: Service) -> set[str]:
     return names
 
 
-def _tcp(view: View, service: Service, port: Port, relevant: list[VirtualService], cidr: str, listen_port: int,
-         around: Surroundings) -> list[Chain]:
+def _tcp(
+    view: View, service: Service, port: Port, relevant: list[VirtualService], cidr: str, listen_port: int, around: Surroundings
+) -> list[Chain]:
     out: list[Chain] = []
     own = [cidr] if cidr else []
     for virtual_service in relevant:
@@ -148,5 +163,3 @@ def is_range(address: str) -> bool:
 
 def has_address(address: str) -> bool:
     return address not in ("", UNSPECIFIED) and not is_range(address)
-
-

@@ -122,7 +122,9 @@ class _Builder:
         chosen = select(view, service, port, labels)
         kind = self._type(policy)
         cluster_name = name(service, port.number, subset)
-        cluster = Cluster(name=cluster_name, alt_stat_name=cluster_name + ";", type=kind, connect_timeout=duration(seconds(view.mesh.connect_timeout)))
+        cluster = Cluster(
+            name=cluster_name, alt_stat_name=cluster_name + ";", type=kind, connect_timeout=duration(seconds(view.mesh.connect_timeout))
+        )
         cluster.metadata = self._metadata(subset)
         assignment = None
         if kind in ("STRICT_DNS", "LOGICAL_DNS"):
@@ -151,6 +153,7 @@ class _Builder:
             cluster.common_lb_config.healthy_panic_threshold = Percent(health)
         apply_load_balancer(view, cluster, assignment, policy, chosen)
         self._tls(cluster, policy, subset, chosen, http2)
+        _complete_options(cluster)
         if policy.proxy_protocol is not None:
             _proxy_protocol(cluster, policy.proxy_protocol.version)
         return cluster, assignment
@@ -164,8 +167,12 @@ class _Builder:
             cluster_name = sni_name(service, port.number, subset)
             source = ConfigSource(ads=Empty(), initial_fetch_timeout="0s", resource_api_version="V3")
             cluster = Cluster(
-                name=cluster_name, alt_stat_name=cluster_name + ";", type="EDS", connect_timeout=duration(seconds(view.mesh.connect_timeout)),
-                eds_cluster_config=EdsClusterConfig(source, cluster_name), metadata=self._metadata(subset),
+                name=cluster_name,
+                alt_stat_name=cluster_name + ";",
+                type="EDS",
+                connect_timeout=duration(seconds(view.mesh.connect_timeout)),
+                eds_cluster_config=EdsClusterConfig(source, cluster_name),
+                metadata=self._metadata(subset),
             )
             chosen = select(view, service, port, labels)
             able = [e for e in chosen if control_endpoints.speaks_mesh_tls(view, e, policy)]
@@ -176,6 +183,7 @@ class _Builder:
             self._pool(cluster, policy)
             _outlier(cluster, policy.outlier_detection)
             apply_load_balancer(view, cluster, assignment, policy, able)
+            _complete_options(cluster)
             yield cluster, assignment
 
     def _type(self, policy: Policy) -> str:
@@ -242,7 +250,9 @@ class _Builder:
         if policy.retry_budget is not None:
             percent = policy.retry_budget.percent
             value = percent if isinstance(percent, (int, float)) else percent.value if percent else 20.0
-            limits.retry_budget = RetryBudget(Percent(float(value)), policy.retry_budget.min_retry_concurrency or 3, _span(policy.retry_budget.budget_interval))
+            limits.retry_budget = RetryBudget(
+                Percent(float(value)), policy.retry_budget.min_retry_concurrency or 3, _span(policy.retry_budget.budget_interval)
+            )
             limits.max_retries = None
         keepalive = pool.tcp.tcp_keepalive if pool and pool.tcp else None
         keepalive = keepalive or self._view.mesh.tcp_keepalive
@@ -296,8 +306,6 @@ class _Builder:
                 return
             cluster.transport_socket = upstream_tls.socket(made.context)
             if made.auto_sni:
-                if not http2 and _options(cluster).use_downstream_protocol_config is None:
-                    _options(cluster).explicit_http_config = ExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())
                 _options(cluster).upstream_http_protocol_options = UpstreamHttpProtocolOptions(made.auto_sni, made.auto_san_validation)
 
     def _automatic_tls(self, cluster: Cluster, subset: str, chosen: list[Endpoint], http2: bool) -> None:
@@ -346,6 +354,13 @@ def _span(text: str | None) -> str | None:
 
 def _options(cluster: Cluster) -> HttpProtocolOptions:
     return cluster.typed_extension_protocol_options.setdefault(HTTP_PROTOCOL_OPTIONS, HttpProtocolOptions())
+
+
+def _complete_options(cluster: Cluster) -> None:
+    """Envoy wants a protocol named wherever there are HTTP options at all: HTTP/1.1, where nothing else was said."""
+    options = cluster.typed_extension_protocol_options.get(HTTP_PROTOCOL_OPTIONS)
+    if options is not None and options.explicit_http_config is None and options.use_downstream_protocol_config is None:
+        options.explicit_http_config = ExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())
 
 
 def _alpn_override(cluster: Cluster) -> None:
@@ -399,9 +414,13 @@ def _proxy_protocol(cluster: Cluster, version: str) -> None:
         cluster.transport_socket = wrap(cluster.transport_socket)
 
 
+def forward_proxy_cache(hostname: str) -> dict[str, Json]:
+    """The DNS cache that a wildcard host's cluster and its SNI filter share."""
+    return {"name": f"{hostname}_dfp_dns_cache", "dns_lookup_family": "V4_ONLY"}
+
+
 def _forward_proxy(hostname: str) -> ClusterType:
-    config: dict[str, Json] = {"name": f"{hostname}_dfp_dns_cache", "dns_lookup_family": "V4_ONLY"}
-    return ClusterType("envoy.clusters.dynamic_forward_proxy", DynamicForwardProxyCluster(config))
+    return ClusterType("envoy.clusters.dynamic_forward_proxy", DynamicForwardProxyCluster(forward_proxy_cache(hostname)))
 
 
 def _black_hole() -> Cluster:
@@ -411,8 +430,11 @@ def _black_hole() -> Cluster:
 def _passthrough(view: View) -> Cluster:
     limits = Thresholds(max_connections=UNLIMITED, max_pending_requests=UNLIMITED, max_requests=UNLIMITED, max_retries=UNLIMITED)
     cluster = Cluster(
-        name=PASSTHROUGH_CLUSTER, type="ORIGINAL_DST", lb_policy="CLUSTER_PROVIDED",
-        connect_timeout=duration(seconds(view.mesh.connect_timeout)), circuit_breakers=CircuitBreakers([limits]),
+        name=PASSTHROUGH_CLUSTER,
+        type="ORIGINAL_DST",
+        lb_policy="CLUSTER_PROVIDED",
+        connect_timeout=duration(seconds(view.mesh.connect_timeout)),
+        circuit_breakers=CircuitBreakers([limits]),
     )
     options = _options(cluster)
     options.common_http_protocol_options = CommonHttpProtocolOptions(idle_timeout="300s")
@@ -422,9 +444,8 @@ def _passthrough(view: View) -> Cluster:
 
 def _dynamic_dns() -> Cluster:
     cluster = Cluster(name=DYNAMIC_DNS_CLUSTER, lb_policy="CLUSTER_PROVIDED", connect_timeout="10s")
-    cluster.cluster_type = ClusterType("envoy.clusters.dynamic_forward_proxy", DynamicForwardProxyCluster(
-        {"name": "dynamic_dns_cache", "dns_lookup_family": "V4_ONLY"}))
+    cluster.cluster_type = ClusterType(
+        "envoy.clusters.dynamic_forward_proxy", DynamicForwardProxyCluster({"name": "dynamic_dns_cache", "dns_lookup_family": "V4_ONLY"})
+    )
     _options(cluster).use_downstream_protocol_config = UseDownstreamHttpConfig(Http1ProtocolOptions(), Http2ProtocolOptions())
     return cluster
-
-

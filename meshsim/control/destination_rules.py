@@ -99,7 +99,9 @@ class Index:
             elif namespace == self._root:
                 self._private_root.add(merged)
 
-    def lookup(self, client: str, labels: Mapping[str, str], hostname: str, service_namespace: str, *, explain: list[str] | None = None) -> Merged | None:
+    def lookup(
+        self, client: str, labels: Mapping[str, str], hostname: str, service_namespace: str, *, explain: list[str] | None = None
+    ) -> Merged | None:
         """The rule for a client in namespace `client` with these labels, and a host that is defined in `service_namespace`."""
         first = self._private_root if client == self._root else self._local.get(client)
         found = first.find(hostname) if first else None

@@ -28,7 +28,7 @@ def load_assignment(view: View, name: str, endpoints: Iterable[Endpoint], policy
         groups.setdefault(endpoint.locality, []).append(endpoint)
     localities = [
         LocalityLbEndpoints(
-            locality=_locality(where) if where else None,
+            locality=split_locality(where) if where else None,
             lb_endpoints=[_lb_endpoint(view, e, policy, marks) for e in groups[where]],
             load_balancing_weight=sum(e.weight or 1 for e in groups[where]),
         )
@@ -37,7 +37,8 @@ def load_assignment(view: View, name: str, endpoints: Iterable[Endpoint], policy
     return ClusterLoadAssignment(cluster_name=name, endpoints=localities)
 
 
-def _locality(text: str) -> Locality:
+def split_locality(text: str) -> Locality:
+    """`region/zone/sub-zone`, later parts may be missing."""
     region, _, rest = text.partition("/")
     zone, _, sub_zone = rest.partition("/")
     return Locality(region, zone, sub_zone)
@@ -72,5 +73,3 @@ def locality_setting(view: View, policy: Policy) -> LocalityLbSetting | None:
     if setting is None or setting.enabled is False:
         return None
     return setting
-
-

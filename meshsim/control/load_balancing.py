@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 from meshsim.control.destination_rules import Policy
-from meshsim.control.endpoints import locality_setting
+from meshsim.control.endpoints import locality_setting, split_locality
 from meshsim.control.services import Endpoint
 from meshsim.control.view import View
-from meshsim.resources.destination_rule import ConsistentHash, LoadBalancerSettings
+from meshsim.resources.destination_rule import ConsistentHash, LoadBalancerSettings, LocalityDistribute, LocalityFailover
 from meshsim.resources.message import seconds
 from meshsim.xds.cluster import (
     Cluster,
@@ -18,25 +20,27 @@ from meshsim.xds.cluster import (
     RoundRobinLbConfig,
     SlowStartConfig,
 )
-from meshsim.xds.endpoint import ClusterLoadAssignment
+from meshsim.xds.endpoint import ClusterLoadAssignment, LbEndpoint, Locality, LocalityLbEndpoints
 from meshsim.xds.message import Percent, RuntimeDouble, duration
 
 RING_MINIMUM = 1024
+LOCALITY_LABEL = "istio-locality"  # region.zone.sub-zone of a pod
 _SIMPLE = {"ROUND_ROBIN": "ROUND_ROBIN", "RANDOM": "RANDOM"}
 
 
-def apply_load_balancer(view: View, cluster: Cluster, assignment: ClusterLoadAssignment | None, policy: Policy, endpoints: list[Endpoint]) -> None:
+def apply_load_balancer(
+    view: View, cluster: Cluster, assignment: ClusterLoadAssignment | None, policy: Policy, endpoints: list[Endpoint]
+) -> None:
     """Sets the cluster's policy; ORIGINAL_DST and the dynamic forward proxy bring their own."""
     settings = policy.load_balancer
     if cluster.lb_policy == "CLUSTER_PROVIDED":
         return
     cluster.lb_policy = _SIMPLE.get(settings.simple or "", "LEAST_REQUEST") if settings else "LEAST_REQUEST"
-    if settings is None:
-        return
-    _warm_up(cluster, settings)
-    if settings.consistent_hash is not None:
-        _hash(cluster, settings.consistent_hash)
-    _prioritise(view, cluster, assignment or cluster.load_assignment, policy, endpoints)
+    if settings is not None:
+        _warm_up(cluster, settings)
+        if settings.consistent_hash is not None:
+            _hash(cluster, settings.consistent_hash)
+    _localities(view, cluster, assignment or cluster.load_assignment, policy, endpoints)
 
 
 def _warm_up(cluster: Cluster, settings: LoadBalancerSettings) -> None:
@@ -64,28 +68,73 @@ def _hash(cluster: Cluster, settings: ConsistentHash) -> None:
     cluster.ring_hash_lb_config = RingHashLbConfig(str(size or RING_MINIMUM))
 
 
-def _prioritise(view: View, cluster: Cluster, assignment: ClusterLoadAssignment | None, policy: Policy, endpoints: list[Endpoint]) -> None:
-    """`failoverPriority`: endpoints that share more of the proxy's labels, taken in order, come first. Needs outlier detection."""
+def _localities(view: View, cluster: Cluster, assignment: ClusterLoadAssignment | None, policy: Policy, endpoints: list[Endpoint]) -> None:
+    """`localityLbSetting`: weights by the client's locality, or priorities that health can fall through (which needs outlier detection)."""
     setting = locality_setting(view, policy)
-    if setting is None or assignment is None or policy.outlier_detection is None or not setting.failover_priority:
+    if setting is None:
         return
-    ranks: dict[int, int] = {}
-    for index, endpoint in enumerate(endpoints):
-        ranks[index] = _rank(setting.failover_priority, view, endpoint)
-    order = {rank: i for i, rank in enumerate(sorted(set(ranks.values())))}
-    by_address = {(e.address, e.port): order[ranks[i]] for i, e in enumerate(endpoints)}
-    localities = []
-    for locality in assignment.endpoints:
-        split: dict[int, list] = {}  # type: ignore[type-arg]
-        for member in locality.lb_endpoints:
-            where = member.endpoint.address.socket_address
-            split.setdefault(by_address.get((where.address, where.port_value), 0) if where else 0, []).append(member)
-        for priority, members in sorted(split.items()):
-            weight = sum(m.load_balancing_weight or 1 for m in members)
-            localities.append(type(locality)(locality.locality, members, weight, priority))
-    assignment.endpoints = sorted(localities, key=lambda x: x.priority)
     cluster.common_lb_config = cluster.common_lb_config or CommonLbConfig()
     cluster.common_lb_config.locality_weighted_lb_config = LocalityWeightedLbConfig()
+    if assignment is None:
+        return
+    own = split_locality(view.proxy.labels.get(LOCALITY_LABEL, "").replace(".", "/"))
+    if setting.distribute:
+        _distribute(assignment, own, setting.distribute)
+    elif policy.outlier_detection is not None:
+        if setting.failover_priority:
+            _by_labels(view, assignment, setting.failover_priority, endpoints)
+        if setting.failover or not setting.failover_priority:
+            _by_distance(assignment, own, setting.failover)
+
+
+def _distribute(assignment: ClusterLoadAssignment, own: Locality, rules: list[LocalityDistribute]) -> None:
+    """The first rule for the client's locality: each destination's share is divided by what its groups weigh; the rest gets nothing."""
+    rule = next((r for r in rules if _fits(own, r.from_)), None)
+    if rule is None:
+        return
+    left = set(range(len(assignment.endpoints)))
+    for pattern, share in rule.to.items():
+        chosen = [i for i in sorted(left) if _fits(assignment.endpoints[i].locality or Locality(), pattern)]
+        total = sum(assignment.endpoints[i].load_balancing_weight or 1 for i in chosen)
+        for i in chosen:
+            left.discard(i)
+            weight = (assignment.endpoints[i].load_balancing_weight or 1) * share / total
+            if weight > 0:
+                assignment.endpoints[i].load_balancing_weight = math.ceil(weight)
+    for i in left:
+        assignment.endpoints[i].lb_endpoints = []
+
+
+def _by_distance(assignment: ClusterLoadAssignment, own: Locality, failover: list[LocalityFailover]) -> None:
+    """Same sub-zone, same zone, same region, then the region named for failover, then the others; numbered without gaps."""
+    ranks = []
+    for group in assignment.endpoints:
+        there = group.locality or Locality()
+        rank = 0 if there == own else 1 if (there.region, there.zone) == (own.region, own.zone) else 2 if there.region == own.region else 3
+        rule = next((f for f in failover if f.from_ == own.region), None)
+        if rank == 3 and rule is not None and rule.to != there.region:
+            rank = 4
+        ranks.append(group.priority * 5 + rank)
+    order = {rank: i for i, rank in enumerate(sorted(set(ranks)))}
+    for group, rank in zip(assignment.endpoints, ranks, strict=True):
+        group.priority = order[rank]
+
+
+def _by_labels(view: View, assignment: ClusterLoadAssignment, labels: list[str], endpoints: list[Endpoint]) -> None:
+    """Endpoints that share more of the proxy's labels, taken in order, come first; a locality is split where its members differ."""
+    ranks = {(e.address, e.port): _rank(labels, view, e) for e in endpoints}
+    order = {rank: i for i, rank in enumerate(sorted(set(ranks.values())))}
+    groups = []
+    for locality in assignment.endpoints:
+        split: dict[int, list[LbEndpoint]] = {}
+        for member in locality.lb_endpoints:
+            where = member.endpoint.address.socket_address
+            rank = ranks.get((where.address, where.port_value), 0) if where else 0
+            split.setdefault(order[rank], []).append(member)
+        for priority, members in sorted(split.items()):
+            weight = sum(m.load_balancing_weight or 1 for m in members)
+            groups.append(LocalityLbEndpoints(locality.locality, members, weight, priority))
+    assignment.endpoints = sorted(groups, key=lambda g: g.priority)
 
 
 def _rank(labels: list[str], view: View, endpoint: Endpoint) -> int:
@@ -96,3 +145,14 @@ def _rank(labels: list[str], view: View, endpoint: Endpoint) -> int:
         if endpoint.labels.get(key, "") != mine:
             return len(labels) - index
     return 0
+
+
+def _fits(locality: Locality, pattern: str) -> bool:
+    """`region/zone/sub-zone` with `*` for anything from there on."""
+    wanted = split_locality(pattern)
+    for mine, theirs in ((locality.region, wanted.region), (locality.zone, wanted.zone), (locality.sub_zone, wanted.sub_zone)):
+        if theirs in ("*", ""):
+            return theirs == "*" or mine == "" or pattern.count("/") < 2
+        if mine != theirs:
+            return False
+    return True

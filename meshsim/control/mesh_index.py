@@ -43,9 +43,9 @@ class MeshIndex:
         self._bound: dict[str, list[VirtualService]] = {}
         self._bound_for: dict[tuple[str, str], list[VirtualService]] = {}
         self._destinations: dict[int, dict[str, set[int]]] = {}
-        for service in self.roots:
-            for name in self.gateways_of(service):
-                self._bound.setdefault(name, []).append(service)
+        for root in self.roots:
+            for name in self.gateways_of(root):
+                self._bound.setdefault(name, []).append(root)
 
     def of(self, kind: str) -> list[Resource[Json]]:
         return self.by_kind.get(kind, [])
@@ -61,7 +61,9 @@ class MeshIndex:
         """`mesh`, or `namespace/name` of each gateway it is bound to."""
         key = id(virtual_service)
         if key not in self._gateways:
-            self._gateways[key] = [gateway_name(g, virtual_service.namespace, self.domain) for g in virtual_service.spec.gateways] or [MESH_GATEWAY]
+            self._gateways[key] = [gateway_name(g, virtual_service.namespace, self.domain) for g in virtual_service.spec.gateways] or [
+                MESH_GATEWAY
+            ]
         return self._gateways[key]
 
     def bound_for(self, gateway: str, namespace: str) -> list[VirtualService]:
@@ -97,7 +99,9 @@ class MeshIndex:
     def peer_authentication(self, namespace: str, labels: Mapping[str, str] | None = None, port: int = 0) -> str:
         """The mode for a workload (or, without labels, for a namespace): its own, the namespace's, the mesh's, PERMISSIVE."""
         mode = "UNSET"
-        own = namespace_wide = mesh_wide = None
+        own: Resource[Json] | None = None
+        namespace_wide: Resource[Json] | None = None
+        mesh_wide: Resource[Json] | None = None
         for policy in self.of("PeerAuthentication"):
             selector = policy.spec.selector.match_labels if policy.spec.selector else {}
             if selector:
@@ -107,14 +111,14 @@ class MeshIndex:
                 namespace_wide = namespace_wide or policy
             elif policy.namespace == self.root:
                 mesh_wide = mesh_wide or policy
-        for policy in (mesh_wide, namespace_wide, own):
-            if policy is None:
+        for level in (mesh_wide, namespace_wide, own):
+            if level is None:
                 continue
-            if policy.spec.mtls and policy.spec.mtls.mode != "UNSET":
-                mode = policy.spec.mtls.mode
-            if policy is own and port in policy.spec.port_level_mtls:
-                level = policy.spec.port_level_mtls[port].mode
-                mode = level if level != "UNSET" else mode
+            if level.spec.mtls and level.spec.mtls.mode != "UNSET":
+                mode = level.spec.mtls.mode
+            if level is own and port in level.spec.port_level_mtls:
+                at_port = level.spec.port_level_mtls[port].mode
+                mode = at_port if at_port != "UNSET" else mode
         return "PERMISSIVE" if mode == "UNSET" else mode
 
 
@@ -135,8 +139,8 @@ def _destinations(virtual_service: VirtualService, index: MeshIndex) -> dict[str
 
     def walk(resource: VirtualService) -> None:
         for http in resource.spec.http:
-            for leg in http.route:
-                add(leg.destination, resource.namespace)
+            for choice in http.route:
+                add(choice.destination, resource.namespace)
             add(http.mirror, resource.namespace)
             for mirror in http.mirrors:
                 add(mirror.destination, resource.namespace)
@@ -144,8 +148,8 @@ def _destinations(virtual_service: VirtualService, index: MeshIndex) -> dict[str
                 delegate = index.delegates.get((http.delegate.namespace or resource.namespace, http.delegate.name))
                 if delegate is not None:
                     walk(delegate)
-        for route in (*resource.spec.tls, *resource.spec.tcp):
-            for leg in route.route:
+        for relayed in [r.route for r in resource.spec.tls] + [r.route for r in resource.spec.tcp]:
+            for leg in relayed:
                 add(leg.destination, resource.namespace)
 
     walk(virtual_service)

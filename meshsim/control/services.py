@@ -24,9 +24,20 @@ from meshsim.topology import TLS_MODE_LABEL
 UNSPECIFIED = "0.0.0.0"
 KUBERNETES, EXTERNAL = "Kubernetes", "External"
 CLIENT_SIDE_LB, DNS_LB, DNS_ROUND_ROBIN_LB, PASSTHROUGH, ALIAS, DYNAMIC_DNS = (
-    "ClientSideLB", "DNSLB", "DNSRoundRobinLB", "Passthrough", "Alias", "DynamicDNS",
+    "ClientSideLB",
+    "DNSLB",
+    "DNSRoundRobinLB",
+    "Passthrough",
+    "Alias",
+    "DynamicDNS",
 )
-RESOLUTIONS = {"NONE": PASSTHROUGH, "STATIC": CLIENT_SIDE_LB, "DNS": DNS_LB, "DNS_ROUND_ROBIN": DNS_ROUND_ROBIN_LB, "DYNAMIC_DNS": DYNAMIC_DNS}
+RESOLUTIONS = {
+    "NONE": PASSTHROUGH,
+    "STATIC": CLIENT_SIDE_LB,
+    "DNS": DNS_LB,
+    "DNS_ROUND_ROBIN": DNS_ROUND_ROBIN_LB,
+    "DYNAMIC_DNS": DYNAMIC_DNS,
+}
 EXPORT_ANNOTATION = "networking.istio.io/exportTo"
 AUTO_ALLOCATE_LABEL = "networking.istio.io/enable-autoallocate-ip"
 CONNECT_STRATEGY = "istio.io/connect-strategy"
@@ -167,7 +178,9 @@ class _Builder:
     def kubernetes(self, resource: Resource[ServiceSpec]) -> None:
         spec = resource.spec
         hostname = f"{resource.name}.{resource.namespace}.svc.{self._domain}"
-        ports = [Port(p.port, p.name, of_service_port(p.port, p.protocol, p.name, p.app_protocol), p.target_port or p.port) for p in spec.ports]
+        ports = [
+            Port(p.port, p.name, of_service_port(p.port, p.protocol, p.name, p.app_protocol), p.target_port or p.port) for p in spec.ports
+        ]
         exported = resource.metadata.annotations.get(EXPORT_ANNOTATION, "")
         headless = spec.cluster_ip == "None"
         resolution, address = CLIENT_SIDE_LB, spec.cluster_ip or UNSPECIFIED
@@ -176,10 +189,21 @@ class _Builder:
         elif headless or not spec.cluster_ip:
             resolution, address = PASSTHROUGH, UNSPECIFIED
         service = Service(
-            hostname, resource.namespace, resource.name, ports, address, resolution, KUBERNETES, False,
+            hostname,
+            resource.namespace,
+            resource.name,
+            ports,
+            address,
+            resolution,
+            KUBERNETES,
+            False,
             _exports(exported.split(",") if exported else [], resource.namespace, self._mesh.default_service_export_to),
-            resource.order, resource, selector=spec.selector, labels=resource.metadata.labels,
-            external_name=spec.external_name if resolution == ALIAS else "", headless=resolution == PASSTHROUGH,
+            resource.order,
+            resource,
+            selector=spec.selector,
+            labels=resource.metadata.labels,
+            external_name=spec.external_name if resolution == ALIAS else "",
+            headless=resolution == PASSTHROUGH,
         )
         self.registry.services.append(service)
         slices = self._slices.get((resource.namespace, resource.name), [])
@@ -209,8 +233,15 @@ class _Builder:
     def _of_pod(self, pod: Resource[Json], address: str, port: int, port_name: str) -> Endpoint:
         account = pod.spec.spec.service_account_name if pod.spec.spec else ""
         return Endpoint(
-            address, port, port_name, pod.metadata.labels, 0, pod.metadata.labels.get(TLS_MODE_LABEL, "disabled"),
-            self._identity(pod.namespace, account or "default"), workload=pod.name, namespace=pod.namespace,
+            address,
+            port,
+            port_name,
+            pod.metadata.labels,
+            0,
+            pod.metadata.labels.get(TLS_MODE_LABEL, "disabled"),
+            self._identity(pod.namespace, account or "default"),
+            workload=pod.name,
+            namespace=pod.namespace,
             locality=pod.metadata.labels.get("istio-locality", "").replace(".", "/"),
         )
 
@@ -227,11 +258,23 @@ class _Builder:
         for host in spec.hosts:
             for address in addresses:
                 service = Service(
-                    host, resource.namespace, host, ports, address, resolution, EXTERNAL, spec.location == "MESH_EXTERNAL",
-                    _exports(spec.export_to, resource.namespace, self._mesh.default_service_export_to), resource.order, resource,
-                    selector=spec.workload_selector.labels if spec.workload_selector else {}, service_accounts=tuple(spec.subject_alt_names),
-                    labels=resource.metadata.labels, has_endpoint_list=bool(spec.endpoints or spec.workload_selector),
-                    declared_exports=tuple(spec.export_to), race_first_connect=resource.metadata.annotations.get(CONNECT_STRATEGY) == "RACE_FIRST_TCP_CONNECT",
+                    host,
+                    resource.namespace,
+                    host,
+                    ports,
+                    address,
+                    resolution,
+                    EXTERNAL,
+                    spec.location == "MESH_EXTERNAL",
+                    _exports(spec.export_to, resource.namespace, self._mesh.default_service_export_to),
+                    resource.order,
+                    resource,
+                    selector=spec.workload_selector.labels if spec.workload_selector else {},
+                    service_accounts=tuple(spec.subject_alt_names),
+                    labels=resource.metadata.labels,
+                    has_endpoint_list=bool(spec.endpoints or spec.workload_selector),
+                    declared_exports=tuple(spec.export_to),
+                    race_first_connect=resource.metadata.annotations.get(CONNECT_STRATEGY) == "RACE_FIRST_TCP_CONNECT",
                 )
                 self.registry.services.append(service)
                 self.registry.add_endpoints(service, self._entry_endpoints(service, spec, resource))
@@ -251,7 +294,9 @@ class _Builder:
         for pod in self._pods.get(resource.namespace, ()):
             if wanted <= pod.metadata.labels.items():
                 for port in spec.ports:
-                    yield self._of_pod(pod, pod.spec.status.pod_ip, port.target_port or port.number, port.name)._replace(service_port=port.number)
+                    yield self._of_pod(pod, pod.spec.status.pod_ip, port.target_port or port.number, port.name)._replace(
+                        service_port=port.number
+                    )
         for workload in self._workloads.get(resource.namespace, ()):
             if wanted <= workload.spec.labels.items() and (service.resolution in _DNS_BASED or _is_ip(workload.spec.address)):
                 for endpoint in self._workload(workload.spec, service, spec, resource.namespace):
@@ -264,8 +309,19 @@ class _Builder:
             number = workload.ports.get(port.name) or port.target_port or port.number
             if workload.address.startswith("unix://"):
                 number = 0
-            yield Endpoint(workload.address, number, port.name, workload.labels, port.number, mode, identity, workload.locality, workload.network,
-                           workload.weight, namespace=namespace)
+            yield Endpoint(
+                workload.address,
+                number,
+                port.name,
+                workload.labels,
+                port.number,
+                mode,
+                identity,
+                workload.locality,
+                workload.network,
+                workload.weight,
+                namespace=namespace,
+            )
 
 
 def _exports(given: Iterable[str], namespace: str, default: Iterable[str]) -> tuple[str, ...]:

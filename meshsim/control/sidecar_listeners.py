@@ -68,6 +68,14 @@ class _Entry:
     locked: bool = False
     bind_to_port: bool = False
     protocol: Protocol = Protocol.AUTO
+    taken: set[tuple[frozenset[str], frozenset[str]]] = field(default_factory=set)
+
+    def add(self, chains: list[Chain]) -> None:
+        """Further chains, bar those that match exactly what one here matches already."""
+        for chain in chains:
+            if chain.key not in self.taken:
+                self.taken.add(chain.key)
+                self.chains.append(chain)
 
 
 class SidecarListeners:
@@ -155,32 +163,32 @@ class SidecarListeners:
         cidr = address if not bind and byte_chains.is_range(address) else ""
         where = bind or (address if byte_chains.has_address(address) else UNSPECIFIED)
         made = byte_chains.chains(
-            self._view, service, port, listener.virtual_services, cidr=cidr, vip=where != UNSPECIFIED, listen_port=port.number, around=self._around
+            self._view, service, port, listener.by_host, cidr=cidr, vip=where != UNSPECIFIED, listen_port=port.number, around=self._around
         )
         auto = port.protocol is Protocol.AUTO
         key = (where, port.number)
         found = self._entries.get(key)
         if found is None:
-            found = self._entries[key] = _Entry(where, port.number, "AUTO" if auto else "TCP", chains=made, protocol=port.protocol)
+            found = self._entries[key] = _Entry(where, port.number, "AUTO" if auto else "TCP", protocol=port.protocol)
+            found.chains, found.taken = made, {c.key for c in made}
             if auto:
                 found.http = self._http(listener, service, port, where)
             return found
         if found.locked:
             return found if bind or listener.port is not None else None
         special = (Protocol.MONGO, Protocol.MYSQL)
-        if found.kind == "TCP" and not auto and found.protocol is not port.protocol and (found.protocol in special or port.protocol in special):
+        if (
+            found.kind == "TCP"
+            and not auto
+            and found.protocol is not port.protocol
+            and (found.protocol in special or port.protocol in special)
+        ):
             return None
-        if found.kind == "HTTP":
-            found.kind = "AUTO"
-        elif auto and found.kind == "TCP":
+        if found.kind == "HTTP" or (auto and found.kind == "TCP"):
             found.kind = "AUTO"
         if found.http is None and auto:
             found.http, found.http_position = self._http(listener, service, port, where), len(found.chains)
-        taken = {c.key for c in found.chains}
-        for chain in made:
-            if chain.key not in taken:
-                found.chains.append(chain)
-                taken.add(chain.key)
+        found.add(made)
         return found
 
     def _http_entry(self, listener: EgressListener, service: Service | None, port: Port, bind: str) -> _Entry:
@@ -251,8 +259,14 @@ class SidecarListeners:
 
     def _manager(self, stat_prefix: str, routes: str | RouteConfiguration, before: list[HttpFilter] | None = None) -> NetworkFilter:
         view = self._view
+        if before is None and view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":
+            before = [self._dynamic()]  # the catch-all virtual host resolves what the Host names
         manager = connection_manager(Direction.OUTBOUND, view.mesh, stat_prefix, routes, view.access_logs.stream, before_router=before)
         return NetworkFilter(HCM_FILTER, manager)
+
+    def _dynamic(self) -> HttpFilter:
+        cache = {"name": "dynamic_dns_cache", "dns_lookup_family": "V4_ONLY"}
+        return HttpFilter("envoy.filters.http.dynamic_forward_proxy", DynamicForwardProxyFilter(cache))
 
     def _route(self, http: _Http) -> None:
         if http.route_name in self.routes:
@@ -294,13 +308,9 @@ class SidecarListeners:
         dynamic = view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS"
         if dynamic:
             name = "virtualOutbound-catchall-tcp-http"
-            forward = HttpFilter(
-                "envoy.filters.http.dynamic_forward_proxy",
-                DynamicForwardProxyFilter({"name": "dynamic_dns_cache", "dns_lookup_family": "V4_ONLY"}),
-            )
             routes = RouteConfiguration(DYNAMIC_DNS_CLUSTER, [sidecar_routes._catch_all(view)], validate_clusters=False)
             match = FilterChainMatch(transport_protocol="raw_buffer", application_protocols=SNIFFED)
-            chains.append(FilterChain(name, match, [self._manager(DYNAMIC_DNS_CLUSTER, routes, [forward])]))
+            chains.append(FilterChain(name, match, [self._manager(DYNAMIC_DNS_CLUSTER, routes)]))
         chains.append(FilterChain("virtualOutbound-catchall-tcp", None, self._fallback()))
         return Listener(
             VIRTUAL_OUTBOUND,

@@ -131,9 +131,7 @@ def _default(view: View, service: Service, port: Port) -> _Entry:
     return _Entry(port.number, [route], [service], source=source)
 
 
-def _from_virtual_services(
-    view: View, listener: EgressListener, known: dict[str, Service], port: int
-) -> tuple[list[_Entry], set[str]]:
+def _from_virtual_services(view: View, listener: EgressListener, known: dict[str, Service], port: int) -> tuple[list[_Entry], set[str]]:
     """The entries that VirtualServices make on this port, oldest first, and the hosts they speak for."""
     candidates = listener.virtual_services
     lower = {hostname.lower(): hostname for hostname in known}

@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 from meshsim.control import sds
 from meshsim.resources.destination_rule import ClientTlsSettings
+from meshsim.xds.cluster import TransportSocketMatch
 from meshsim.xds.message import StringMatcher
 from meshsim.xds.tls import (
     CertificateValidationContext,
@@ -21,7 +22,6 @@ from meshsim.xds.tls import (
     TransportSocket,
     UpstreamTlsContext,
 )
-from meshsim.xds.cluster import TransportSocketMatch
 
 TLS_SOCKET, RAW_SOCKET = "envoy.transport_sockets.tls", "envoy.transport_sockets.raw_buffer"
 MESH_ALPN = ["istio-peer-exchange", "istio"]

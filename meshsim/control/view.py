@@ -28,7 +28,6 @@ from meshsim.resources.sidecar import IstioEgressListener, SidecarPort, SidecarS
 from meshsim.resources.virtual_service import Destination
 from meshsim.topology import Proxy
 
-
 NOTHING = "~/*"  # a Sidecar host that empties its whole listener
 
 
@@ -38,6 +37,7 @@ class EgressListener:
 
     services: list[Service]
     virtual_services: list[VirtualService]
+    by_host: hosts.Table[VirtualService]
     port: SidecarPort | None = None
     bind: str = ""
     capture_mode: str = "DEFAULT"
@@ -120,7 +120,7 @@ class View:
             return []
         bound = self.index.bound_for(MESH_GATEWAY, self.namespace)
         if self.sidecar is None or not self.sidecar.spec.egress:
-            return [EgressListener(_one_namespace_each(self._exported, self.namespace), bound)]
+            return [EgressListener(_one_namespace_each(self._exported, self.namespace), bound, self._by_host_of(bound))]
         return [self._declared(listener, i, bound) for i, listener in enumerate(self.sidecar.spec.egress)]
 
     def _declared(self, listener: IstioEgressListener, index: int, bound: list[VirtualService]) -> EgressListener:
@@ -135,10 +135,22 @@ class View:
                 if trimmed is not None:
                     chosen.append(trimmed)
         services = [
-            v for v in bound
+            v
+            for v in bound
             if any(ns in imports and any(imports[ns].virtual_service(h) for h in self.index.hosts_of(v)) for ns in (v.namespace, "*"))
         ]
-        return EgressListener(_one_namespace_each(chosen, self.namespace), services, port, listener.bind, listener.capture_mode, index)
+        return EgressListener(
+            _one_namespace_each(chosen, self.namespace),
+            services,
+            self._by_host_of(services),
+            port,
+            listener.bind,
+            listener.capture_mode,
+            index,
+        )
+
+    def _by_host_of(self, virtual_services: list[VirtualService]) -> hosts.Table[VirtualService]:
+        return hosts.Table((v, self.index.hosts_of(v)) for v in virtual_services)
 
     def _imports(self, entries: Iterable[str]) -> tuple[dict[str, _Imports], dict[str, _Imports]]:
         imports: dict[str, _Imports] = {}
@@ -281,9 +293,11 @@ def _one_namespace_each(services: list[Service], own: str) -> list[Service]:
     chosen: dict[str, Service] = {}
     for service in services:
         known = chosen.get(service.hostname)
-        if known is None or (known.namespace != own and service.namespace == own):
-            chosen[service.hostname] = service
-        elif known.namespace != own and service.registry == KUBERNETES and known.registry != KUBERNETES:
+        if (
+            known is None
+            or (known.namespace != own and service.namespace == own)
+            or (known.namespace != own and service.registry == KUBERNETES and known.registry != KUBERNETES)
+        ):
             chosen[service.hostname] = service
     return [s for s in services if s.namespace == chosen[s.hostname].namespace]
 
@@ -311,5 +325,3 @@ def _alike(a: Service, b: Service) -> bool:
         and a.selector == b.selector
         and set(a.declared_exports) == set(b.declared_exports)
     )
-
-

@@ -96,8 +96,12 @@ class Node:
                 continue
             with self._pods[address].inside(self._home):
                 if address in fresh:
-                    _ip("link set lo up", f"addr add {address}/32 dev eth0", "link set eth0 up",
-                        f"route add default via {GATEWAY} dev eth0 onlink")
+                    _ip(
+                        "link set lo up",
+                        f"addr add {address}/32 dev eth0",
+                        "link set eth0 up",
+                        f"route add default via {GATEWAY} dev eth0 onlink",
+                    )
                 rules = netfilter.capture(captured)
                 if rules or address in self._captures:
                     namespaces.run("nft", "-f", "-", text=rules or "flush ruleset")

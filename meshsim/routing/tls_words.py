@@ -44,7 +44,9 @@ def chain_refused(problem: str, depth: int = 0) -> str:
 
 def name_refused(names: Iterable[str]) -> str:
     """No SAN matcher fits."""
-    return _text(268435581, _SSL, "CERTIFICATE_VERIFY_FAILED", f"verify cert failed: SAN matcher, certificate SANs are [{', '.join(names)}]")
+    return _text(
+        268435581, _SSL, "CERTIFICATE_VERIFY_FAILED", f"verify cert failed: SAN matcher, certificate SANs are [{', '.join(names)}]"
+    )
 
 
 def host_refused(wanted: str, names: Iterable[str]) -> str:

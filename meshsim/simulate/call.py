@@ -35,7 +35,13 @@ class Call:
 
     @classmethod
     def url(
-        cls, source: str, url: str, method: str = "GET", headers: tuple[tuple[str, str], ...] = (), body: bytes = b"", port: int | None = None
+        cls,
+        source: str,
+        url: str,
+        method: str = "GET",
+        headers: tuple[tuple[str, str], ...] = (),
+        body: bytes = b"",
+        port: int | None = None,
     ) -> Call:
         """The call that curl would make for that URL. Raises ValueError for a URL that is not http or https."""
         parts = urlsplit(url if "://" in url else f"http://{url}")
@@ -48,6 +54,11 @@ class Call:
             headers = (("Host", authority), *headers)
         numeric = parts.hostname.replace(".", "").isdigit()
         return cls(
-            source, parts.hostname, port or parts.port or (443 if tls else 80), tls, "" if numeric or not tls else parts.hostname,
-            ("h2", "http/1.1") if tls else (), HttpRequest(method, path, headers, body),
+            source,
+            parts.hostname,
+            port or parts.port or (443 if tls else 80),
+            tls,
+            "" if numeric or not tls else parts.hostname,
+            ("h2", "http/1.1") if tls else (),
+            HttpRequest(method, path, headers, body),
         )

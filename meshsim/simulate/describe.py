@@ -23,7 +23,13 @@ _MOST = 300  # characters of a body that a result keeps
 
 
 def hop(
-    proxy: Proxy, entry: Entry, rules: ListenerRules, chain: Chain | None, *, cluster: Cluster | None = None, reasons: list[str] | None = None
+    proxy: Proxy,
+    entry: Entry,
+    rules: ListenerRules,
+    chain: Chain | None,
+    *,
+    cluster: Cluster | None = None,
+    reasons: list[str] | None = None,
 ) -> Hop:
     """A hop at a listener, before routing is known."""
     listener = Cause(rules.name, source_of(rules.config.metadata))
@@ -117,6 +123,7 @@ def _resource(metadata: Metadata | None) -> str:
 
 # The client
 
+
 def client(call: Call, got: Got) -> dict[str, Json]:
     """What the caller saw, in the recorded form."""
     if not call.tls:
@@ -172,7 +179,9 @@ def _raw(got: Got) -> dict[str, Json]:
         fields = "".join(f"{n}: {v}\r\n" for n, v in got.response.headers)
         head = f"HTTP/1.1 {got.response.status} OK\r\n{fields}\r\n".encode("latin-1")
         return {"received": (head + got.body).decode("latin-1")[:400], "end": "open"}
-    end = got.end or ("timeout" if got.error == "timeout" else "reset" if got.error in ("reset", "refused") else "eof" if got.error else "timeout")
+    end = got.end or (
+        "timeout" if got.error == "timeout" else "reset" if got.error in ("reset", "refused") else "eof" if got.error else "timeout"
+    )
     if end == "open" and not got.data:
         end = "timeout"
     return {"received": got.data.decode("latin-1")[:400], "end": end}

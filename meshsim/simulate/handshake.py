@@ -106,7 +106,13 @@ def shake(offer: Offer, answer: Answer) -> Handshake:
     """The handshake of these two."""
     version = min(offer.versions[1], answer.versions[1])
     if version < max(offer.versions[0], answer.versions[0]):
-        return Handshake(False, version=version, client_words=tls_words.VERSION_ALERT, server_words=tls_words.UNSUPPORTED, told="TLSV1_ALERT_PROTOCOL_VERSION")
+        return Handshake(
+            False,
+            version=version,
+            client_words=tls_words.VERSION_ALERT,
+            server_words=tls_words.UNSUPPORTED,
+            told="TLSV1_ALERT_PROTOCOL_VERSION",
+        )
     alpn = next((p for p in answer.alpn if p in offer.alpn), "")
     server = answer.certificate
     if offer.verifies is not None:
@@ -115,7 +121,9 @@ def shake(offer: Offer, answer: Answer) -> Handshake:
             return Handshake(False, server, version=version, client_words=words, server_words=tls_words.ALERT, told="alert")
     shown = offer.certificate if answer.clients is not None else None
     if shown is None and answer.requires:
-        return _refused(server, alpn, version, tls_words.NO_CERTIFICATE, "TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_HANDSHAKE_FAILURE")
+        return _refused(
+            server, alpn, version, tls_words.NO_CERTIFICATE, "TLSV13_ALERT_CERTIFICATE_REQUIRED", "SSLV3_ALERT_HANDSHAKE_FAILURE"
+        )
     if shown is not None and answer.clients is not None:
         words = answer.clients.objection(shown)
         if words:

@@ -101,7 +101,10 @@ class Hop:
         if self.leg is not None:
             out["leg"] = self.leg.to_dict()
         out["log"] = {
-            "code": entry.code, "flags": list(entry.flags), "details": entry.details, "attempts": entry.attempts,
+            "code": entry.code,
+            "flags": list(entry.flags),
+            "details": entry.details,
+            "attempts": entry.attempts,
             **({"upstream_failure": entry.upstream_failure} if entry.upstream_failure else {}),
             **({"connection_details": entry.connection_details} if entry.connection_details else {}),
         }
@@ -151,7 +154,11 @@ class Trace:
         return {
             "version": VERSION,
             "call": {
-                "from": call.source, "host": call.host, "port": call.port, "tls": call.tls, "address": self.address,
+                "from": call.source,
+                "host": call.host,
+                "port": call.port,
+                "tls": call.tls,
+                "address": self.address,
                 **({"method": call.http.method, "path": call.http.path} if call.http else {}),
             },
             "result": {k: v for k, v in self.client.items() if k != "headers"},

@@ -16,9 +16,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any as Json
 
 from meshsim import xds
-from meshsim.resources import external_server
-from meshsim.resources.external_server import ClientTls, ExternalServerSpec, ServerPort
-from meshsim.routing import exchange, headers, inspection, tcp, tls_words
+from meshsim.routing import exchange, inspection, tcp, tls_words
 from meshsim.routing.clusters import Cluster
 from meshsim.routing.entry import Entry
 from meshsim.routing.exchange import Exchange
@@ -29,14 +27,15 @@ from meshsim.routing.replies import BAD_REQUESTS
 from meshsim.routing.retries import Reset
 from meshsim.routing.runtime import Chain, ListenerRules, Runtime
 from meshsim.routing.transport import Transport
-from meshsim.simulate import describe
+from meshsim.simulate import contexts, describe
 from meshsim.simulate.call import Call
 from meshsim.simulate.conversation import Conversation, Got, Http, Raw, Tls
-from meshsim.simulate.handshake import Answer, Certificate, Handshake, Offer, Trust, shake, trust, versions
+from meshsim.simulate.handshake import Handshake, Offer, shake
+from meshsim.simulate.servers import Server, Servers, Visit, not_tls
 from meshsim.simulate.trace import Hop, Leg, Trace
 from meshsim.simulate.world import Secrets, World
 from meshsim.topology import Proxy
-from meshsim.xds.tls import CommonTlsContext, DownstreamTlsContext, UpstreamTlsContext
+from meshsim.xds.tls import DownstreamTlsContext
 
 CLIENT_PATIENCE = 15.0  # seconds a client waits for an answer
 FIRST_BYTE, NEXT_BYTE = 4.0, 2.0  # seconds a client of raw bytes waits
@@ -56,15 +55,6 @@ class _Node:
 
 
 @dataclass(eq=False)
-class _Server:
-    """Somebody outside a proxy who answers: a server of the world, or an application in a pod."""
-
-    spec: ExternalServerSpec
-    port: ServerPort
-    address: str
-
-
-@dataclass(eq=False)
 class _Walk:
     """One call under way. `deadlines`: when each caller on the way gives up, the innermost last."""
 
@@ -75,6 +65,10 @@ class _Walk:
     @property
     def deadline(self) -> float:
         return min(self.deadlines, default=float("inf"))
+
+    @property
+    def visit(self) -> Visit:
+        return Visit(self.trace.arrivals, self.deadline)
 
 
 class Simulation:
@@ -94,6 +88,7 @@ class Simulation:
     ):
         self.now = 0.0
         self._world = world
+        self._servers = Servers(world, self)
         self._nodes: dict[str, _Node] = {}
         self._by_address: dict[str, _Node] = {}
         self._tables: dict[str, dict[str, list[str]]] = {}
@@ -157,7 +152,7 @@ class Simulation:
             destination = Endpoint(host, int(port))
         if inside:
             app = self._application(source, destination)
-            return self._serve(app, source, talk, walk) if app is not None else Got(error="refused")
+            return self._servers.serve(app, source, talk, walk.visit) if app is not None else Got(error="refused")
         node = self._by_address.get(destination.host)
         if node is not None:
             rules = node.runtime.listeners.get(VIRTUAL_INBOUND) if node.proxy.is_sidecar else node.runtime.handed_to(destination)
@@ -168,15 +163,15 @@ class Simulation:
         place = self._world.places.get((destination.host, destination.port))
         if place is None:
             return Got(error="refused")
-        return self._serve(_Server(place.server, place.port, destination.host), source, talk, walk)
+        return self._servers.serve(Server(place.server, place.port, destination.host), source, talk, walk.visit)
 
-    def _application(self, source: str, destination: Endpoint) -> _Server | None:
+    def _application(self, source: str, destination: Endpoint) -> Server | None:
         """The application in the caller's own pod, behind its sidecar."""
         spec = self._world.apps.get(source)
         if spec is None or not (destination.host == source or destination.host.startswith("127.")):
             return None
         port = next((p for p in spec.ports if p.port == destination.port), None)
-        return _Server(spec, port, source) if port else None
+        return Server(spec, port, source) if port else None
 
     # Proxies
 
@@ -220,18 +215,32 @@ class Simulation:
         return False
 
     def _chain(
-        self, node: _Node, rules: ListenerRules, chain: Chain, downstream: Downstream, talk: Conversation, walk: _Walk, why: list[str] | None
+        self,
+        node: _Node,
+        rules: ListenerRules,
+        chain: Chain,
+        downstream: Downstream,
+        talk: Conversation,
+        walk: _Walk,
+        why: list[str] | None,
     ) -> Got:
         if chain.http is not None:
             return self._http(node, rules, chain.http, chain, downstream, talk, walk, why)
         return self._bytes(node, rules, chain, downstream, talk, walk, why)
 
     def _terminate(
-        self, node: _Node, rules: ListenerRules, chain: Chain, context: DownstreamTlsContext, downstream: Downstream, talk: Conversation,
-        walk: _Walk, why: list[str] | None,
+        self,
+        node: _Node,
+        rules: ListenerRules,
+        chain: Chain,
+        context: DownstreamTlsContext,
+        downstream: Downstream,
+        talk: Conversation,
+        walk: _Walk,
+        why: list[str] | None,
     ) -> Got:
         """A chain with TLS of its own: the handshake, then what is inside."""
-        answer = _answer(context, node.secrets)
+        answer = contexts.answer(context, node.secrets)
         outcome: Handshake | None = None
         if isinstance(talk, Tls) and answer is not None:
             outcome = shake(talk.offer, answer)
@@ -270,7 +279,14 @@ class Simulation:
     # Bytes
 
     def _bytes(
-        self, node: _Node, rules: ListenerRules, chain: Chain, downstream: Downstream, talk: Conversation, walk: _Walk, why: list[str] | None
+        self,
+        node: _Node,
+        rules: ListenerRules,
+        chain: Chain,
+        downstream: Downstream,
+        talk: Conversation,
+        walk: _Walk,
+        why: list[str] | None,
     ) -> Got:
         """A relay: connect first, then let the conversation through."""
         assert chain.tcp is not None
@@ -311,7 +327,7 @@ class Simulation:
             return self._tunnelled(node, step, talk, walk)
         if step.transport.proxy_protocol:
             talk = _with_proxy_header(talk, hop.entry.downstream, step.transport)
-        offer = _offer(step.transport, node.secrets) if step.transport.tls is not None else None
+        offer = contexts.offer(step.transport, node.secrets) if step.transport.tls is not None else None
         if step.transport.tls is not None and offer is None:
             return Got(handshake=Handshake(False, client_words="TLS_error:Secret is not supplied by SDS"))
         hop.leg = describe.leg(source, address, "TCP", offer, talk)
@@ -324,7 +340,7 @@ class Simulation:
         assert step.tunnel is not None
         ask: Conversation = Http(step.tunnel, http2=step.http2)
         if step.transport.tls is not None:
-            offer = _offer(step.transport, node.secrets)
+            offer = contexts.offer(step.transport, node.secrets)
             if offer is None:
                 return Got(error="eof")
             ask = Tls(offer, ask)
@@ -344,14 +360,25 @@ class Simulation:
         if got.error == "unreachable":
             self.now += step.cluster.connect_timeout
             return Reset.TIMEOUT, ""
-        if step.transport.tls is not None and (got.handshake is None or not got.handshake.ok) and not (got.handshake and got.handshake.late):
+        if (
+            step.transport.tls is not None
+            and (got.handshake is None or not got.handshake.ok)
+            and not (got.handshake and got.handshake.late)
+        ):
             return Reset.CONNECT, got.handshake.client_words if got.handshake and got.handshake.client_words else _tls_failure(got)
         return None
 
     # HTTP
 
     def _http(
-        self, node: _Node, rules: ListenerRules, manager: Manager, chain: Chain, downstream: Downstream, talk: Conversation, walk: _Walk,
+        self,
+        node: _Node,
+        rules: ListenerRules,
+        manager: Manager,
+        chain: Chain,
+        downstream: Downstream,
+        talk: Conversation,
+        walk: _Walk,
         why: list[str] | None,
     ) -> Got:
         """An HTTP connection manager: one request, with its retries."""
@@ -361,7 +388,7 @@ class Simulation:
                 return self._no_request(node, rules, chain, downstream, talk, walk)
             talk = Http(parsed)
         if isinstance(talk, Tls):
-            return self._refused(node, rules, manager, chain, downstream, walk, Got(handshake=_not_tls()))
+            return self._refused(node, rules, manager, chain, downstream, walk, Got(handshake=not_tls()))
         request = _copied(talk.request)
         request.version = "HTTP/2" if talk.http2 else "HTTP/1.1"
         too_large = sum(len(n) + len(v) for n, v in request.headers) > _LARGEST_HEAD
@@ -402,7 +429,12 @@ class Simulation:
             elif isinstance(step, exchange.Lookup):
                 step = this.looked_up(step.name, step.port, self._world.resolve(step.name) if not _is_address(step.name) else [step.name])
             elif isinstance(step, exchange.Attempt):
-                step, body, echo = self._attempt(node, this, step, talk, walk, hop, began)
+                made, body, echo = self._attempt(node, this, step, talk, walk, hop, began)
+                if isinstance(made, _GivenUp):
+                    this.downstream_gone(reset=talk.http2 is True)
+                    got = Got(error="gave up")
+                    break
+                step = made
             elif isinstance(step, exchange.Forward):
                 got = Got(response=step.response, body=body, echo=echo)
                 break
@@ -411,10 +443,6 @@ class Simulation:
                 break
             else:
                 got = Got(error="reset")
-                break
-            if isinstance(step, _GivenUp):
-                this.downstream_gone(reset=talk.http2 is True)
-                got = Got(error="gave up")
                 break
         if this.timeout and len(walk.deadlines) > 1:
             walk.deadlines.pop()
@@ -435,7 +463,7 @@ class Simulation:
             ask = _with_proxy_header(ask, this.downstream, step.transport)
         offer = None
         if step.transport.tls is not None:
-            offer = _offer(step.transport, node.secrets)
+            offer = contexts.offer(step.transport, node.secrets)
             if offer is None:
                 return this.failed(Reset.CONNECT, "TLS_error:Secret is not supplied by SDS", sent=False), b"", None
             ask = Tls(offer, ask)
@@ -525,89 +553,6 @@ class Simulation:
         if when != float("inf"):
             self.now = max(self.now, when)
 
-    # Servers
-
-    def _serve(self, server: _Server, source: str, talk: Conversation, walk: _Walk) -> Got:
-        if server.port.is_tls:
-            return self._serve_tls(server, source, talk, walk)
-        return self._serve_plain(server, source, talk, None, walk)
-
-    def _serve_tls(self, server: _Server, source: str, talk: Conversation, walk: _Walk) -> Got:
-        if not isinstance(talk, Tls):
-            return Got(error="eof", end="eof")
-        shown = external_server.presented(server.spec, server.port, talk.offer.sni or None, self._world.recipes)
-        recipe = shown.recipe
-        problem = ""
-        if recipe.self_signed:
-            problem = "self signed certificate"
-        elif recipe.ends < 0:
-            problem = "certificate has expired"
-        elif recipe.starts > 0:
-            problem = "certificate is not yet valid"
-        elif recipe.revoked:
-            problem = "certificate revoked"
-        elif "server" not in recipe.usages:
-            problem = "unsuitable certificate purpose"
-        clients = server.port.client_certificates
-        accepted = Trust(frozenset([*clients.trust, *_pem_labels(clients.pem)])) if clients.mode != "none" else None
-        answer = Answer(
-            Certificate(tuple(n for n in shown.names if "://" not in n), tuple(n for n in shown.names if "://" in n), shown.ca, problem=problem),
-            tuple(server.port.alpn), clients.mode == "required", accepted,
-            (12 if server.port.min_tls == "1.2" else 13, 12 if server.port.max_tls == "1.2" else 13),
-        )
-        outcome = shake(talk.offer, answer)
-        if not outcome.ok:
-            return Got(handshake=outcome, inner=Got(error="eof") if outcome.late else None)
-        learned = ClientTls(talk.offer.sni or None, outcome.alpn or None, outcome.client.names if outcome.client else ())
-        inner = talk.inner
-        if isinstance(inner, Http) and inner.http2 is None:
-            inner = replace(inner, http2=outcome.alpn == "h2")
-        return Got(handshake=outcome, inner=self._serve_plain(server, source, inner or Raw(), learned, walk))
-
-    def _serve_plain(self, server: _Server, source: str, talk: Conversation, tls: ClientTls | None, walk: _Walk) -> Got:
-        note = external_server.received(server.spec, server.port, source, tls)
-        if isinstance(talk, Raw) and server.port.is_http and (parsed := inspection.request(talk.data)):
-            talk = Http(parsed, spelled=talk.data)
-        if isinstance(talk, Tls):
-            walk.trace.arrivals.append({**note, "client_hello": {"sni": talk.offer.sni or None, "alpn": list(talk.offer.alpn)}})
-            return Got(handshake=_not_tls())
-        if isinstance(talk, Raw) or not server.port.is_http:
-            data = talk.data if isinstance(talk, Raw) else talk.head()
-            walk.trace.arrivals.append({**note, "bytes": data.decode("latin-1")})
-            if not data:
-                return Got(end="open")
-            if server.port.is_http:
-                return Got(data=external_server.BAD_REQUEST, end="eof")
-            return Got(data=external_server.answer_bytes(server.spec, server.port, data), end="eof", error="not http" if isinstance(talk, Http) else "")
-        return self._answer(server, source, talk, tls, walk)
-
-    def _answer(self, server: _Server, source: str, talk: Http, tls: ClientTls | None, walk: _Walk) -> Got:
-        request = talk.request
-        fields = list(request.headers)
-        if not talk.http2 and not talk.spelled and not talk.body and request.method not in headers.BODILESS and request.first("content-length") is None:
-            fields.append(("content-length", "0"))  # what an HTTP/1 encoder writes for a request without a body
-        if not talk.http2:
-            fields = [("host", request.authority), *fields]
-        target = request.authority if request.method == "CONNECT" and not talk.http2 else request.path
-        arrived = external_server.Request(
-            "HTTP/2" if talk.http2 else "HTTP/1.1", request.method, target or None, request.authority, fields, talk.body, source, tls
-        )
-        note = external_server.record(server.spec, server.port, arrived)
-        walk.trace.arrivals.append(note)
-        response = external_server.answer(server.spec, server.port, arrived)
-        if response.connect:
-            return Got(response=Response(response.status, []), data=f"{server.address} {response.connect}".encode())
-        if response.fault == "stall" or self.now + response.delay > walk.deadline:
-            return Got(error="timeout")
-        self.now += response.delay
-        if response.fault in ("close", "reset"):
-            return Got(error="eof" if response.fault == "close" else "reset")
-        if response.fault == "garbage":
-            return Got(error="not http", data=external_server.GARBAGE)
-        is_echo = ("server", external_server.ECHO) in response.headers
-        body = next(response.chunks(), b"") if request.method != "HEAD" else b""
-        return Got(response=Response(response.status, list(response.headers), not body), body=body, echo=note if is_echo else None)
-
 
 class _GivenUp:
     """Somebody before this proxy stopped waiting."""
@@ -627,10 +572,12 @@ def _conversation(call: Call) -> Conversation:
         given = [(n, v) for n, v in call.http.headers]
         authority = next((v for n, v in given if n.lower() == "host"), call.sni or call.host)
         rest = [(n.lower(), v) for n, v in given if n.lower() != "host"]
-        spelled = "".join(f"{n}: {v}\r\n" for n, v in [("Host", authority), *((n, v) for n, v in given if n.lower() != "host")])
+        others = [(n, v) for n, v in given if n.lower() != "host"]
+        spelled = "".join(f"{n}: {v}\r\n" for n, v in [("Host", authority), *others])
         head = f"{call.http.method} {call.http.path} HTTP/1.1\r\n{spelled}\r\n".encode("latin-1")
         upgrade = next((v.lower() for n, v in rest if n == "upgrade"), "")
-        request = Request(call.http.method, call.http.path, authority, "https" if call.tls else "http", rest, ends=not call.http.body, upgrade=upgrade)
+        scheme = "https" if call.tls else "http"
+        request = Request(call.http.method, call.http.path, authority, scheme, rest, ends=not call.http.body, upgrade=upgrade)
         inner = Http(request, call.http.body, None if call.tls else False, head)
     elif not call.tls or call.data:
         inner = Raw(call.data)
@@ -662,66 +609,9 @@ def _dropped(talk: Conversation) -> Got:
     return Got(error=word, end=word)
 
 
-def _not_tls() -> Handshake:
-    return Handshake(False, client_words=tls_words.NOT_TLS, told="tls: WRONG_VERSION_NUMBER")
-
-
 def _tls_failure(got: Got) -> str:
     """What a TLS client says where the other side answered, but not in TLS."""
     return tls_words.NOT_TLS if got.data or got.response is not None else tls_words.RESET
-
-
-def _answer(context: DownstreamTlsContext, secrets: Secrets) -> Answer | None:
-    """A chain's side of handshakes; None while a secret is missing."""
-    common = context.common_tls_context
-    certificates = [secrets.certificate(c.name) for c in common.tls_certificate_sds_secret_configs]
-    if not certificates or certificates[0] is None:
-        return None
-    clients = _trust(common, secrets, "")
-    if clients is None:
-        return None
-    requires = context.require_client_certificate is True
-    validates = common.combined_validation_context is not None or common.validation_context is not None
-    params = common.tls_params
-    low, high = (params.tls_minimum_protocol_version, params.tls_maximum_protocol_version) if params else ("", "")
-    return Answer(
-        certificates[0], tuple(common.alpn_protocols), requires, clients if requires or validates else None, versions(low, high, (12, 13))
-    )
-
-
-def _offer(way: Transport, secrets: Secrets) -> Offer | None:
-    """A cluster's side of handshakes; None while a secret is missing."""
-    context = way.tls
-    assert isinstance(context, UpstreamTlsContext)
-    common = context.common_tls_context
-    certificate: Certificate | None = None
-    if common.tls_certificate_sds_secret_configs:
-        certificate = secrets.certificate(common.tls_certificate_sds_secret_configs[0].name)
-        if certificate is None:
-            return None
-    verifies = _trust(common, secrets, way.name)
-    if verifies is None:
-        return None
-    params = common.tls_params
-    low, high = (params.tls_minimum_protocol_version, params.tls_maximum_protocol_version) if params else ("", "")
-    return Offer(way.sni, way.alpn, certificate, verifies, versions(low, high, (12, 12)))
-
-
-def _trust(common: CommonTlsContext, secrets: Secrets, name: str) -> Trust | None:
-    """Whom a context trusts; None while its roots are missing."""
-    combined = common.combined_validation_context
-    config = combined.validation_context_sds_secret_config if combined else common.validation_context_sds_secret_config
-    context = combined.default_validation_context if combined else common.validation_context
-    if config is None:
-        return trust(context, None, name)
-    roots = secrets.roots(config.name)
-    return None if roots is None else trust(context, roots, name)
-
-
-def _pem_labels(texts: Iterable[str]) -> list[str]:
-    from meshsim.simulate.world import pem_roots
-
-    return [label for text in texts for label in pem_roots(text.encode())]
 
 
 def _with_proxy_header(talk: Conversation, downstream: Downstream, way: Transport) -> Raw:
@@ -739,5 +629,3 @@ def _with_proxy_header(talk: Conversation, downstream: Downstream, way: Transpor
 def _status_line(response: Response, body: bytes) -> bytes:
     fields = "".join(f"{n}: {v}\r\n" for n, v in response.headers)
     return f"HTTP/1.1 {response.status} Bad Request\r\n{fields}connection: close\r\n\r\n".encode() + body
-
-
