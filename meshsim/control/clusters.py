@@ -335,7 +335,8 @@ def _passes_through_by_sni(view: View) -> bool:
 
 
 def _sni_clusters(view: View) -> Iterator[tuple[Cluster, ClusterLoadAssignment]]:
-    """For AUTO_PASSTHROUGH servers: every service of the mesh under its SNI name, with the endpoints that speak mesh TLS, bytes untouched."""
+    """For AUTO_PASSTHROUGH servers: every service of the mesh under its SNI name, with the endpoints that speak mesh TLS, bytes
+    untouched."""
     for service in view.services:
         if service.mesh_external or service.resolution == ALIAS:
             continue
@@ -405,7 +406,8 @@ def _proxy_protocol(cluster: Cluster, version: str) -> None:
         assert not isinstance(context, ProxyProtocolUpstreamTransport)
         return TransportSocket(
             "envoy.transport_sockets.upstream_proxy_protocol",
-            ProxyProtocolUpstreamTransport(ProxyProtocolConfig(version), InnerTransportSocket(socket.name, context)),  # type: ignore[arg-type]
+            ProxyProtocolUpstreamTransport(ProxyProtocolConfig(version), InnerTransportSocket(socket.name, context)),  # type:
+            ignore[arg-type]
         )
 
     for match in cluster.transport_socket_matches:

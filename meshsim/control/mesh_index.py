@@ -159,7 +159,8 @@ def _destinations(virtual_service: VirtualService, index: MeshIndex) -> dict[str
 
 
 def gateway_name(name: str, namespace: str, domain: str) -> str:
-    """`mesh` is literal; `ns/name` as it is; `./name` and a bare name mean the resource's own namespace; `name.ns[.svc...]` is the legacy form."""
+    """`mesh` is literal; `ns/name` as it is; `./name` and a bare name mean the resource's own namespace; `name.ns[.svc...]` is the
+    legacy form."""
     if name == MESH_GATEWAY:
         return name
     if "/" in name:

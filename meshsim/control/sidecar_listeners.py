@@ -1,6 +1,7 @@
 """A sidecar's outbound listeners: where redirected connections go by their original destination.
 
-How this works: every service port claims a listener. HTTP ports share `0.0.0.0_<port>`; a TCP or TLS port takes its service's own address, or
+How this works: every service port claims a listener. HTTP ports share `0.0.0.0_<port>`; a TCP or TLS port takes its service's own
+address, or
 shares the wildcard when there is none. Claims come in creation order and are merged into one entry per (address, port): HTTP and
 bytes together make a sniffed listener; equal chains of two services cannot both stand, and the first keeps its place. The catch-all
 `virtualOutbound` takes what is left.

@@ -1,6 +1,7 @@
 """A sidecar's outbound route configurations: which host on a port goes where.
 
-How this works: the configuration of port 80 holds a virtual host for every service with an HTTP (or undeclared) port 80. A VirtualService bound
+How this works: the configuration of port 80 holds a virtual host for every service with an HTTP (or undeclared) port 80. A
+VirtualService bound
 to `mesh` replaces the default route of the services its hosts name, oldest first, one per host: they are never merged here. What no
 virtual host claims goes to the catch-all, which says what the mesh does with destinations nobody declared.
 A port that a service of undeclared protocol has at its own address gets a configuration of its own, `<host>:<port>`.

@@ -78,7 +78,8 @@ class Offer:
 
 @dataclass(frozen=True)
 class Answer:
-    """A TLS server. alpn: in its order of preference. requires: whether a client must show a certificate; `clients` None: it asks for none."""
+    """A TLS server. alpn: in its order of preference. requires: whether a client must show a certificate; `clients` None: it asks for
+    none."""
 
     certificate: Certificate
     alpn: tuple[str, ...] = ()

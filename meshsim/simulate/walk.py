@@ -1,6 +1,7 @@
 """The walk of a call: connect, decide at this proxy, step to the next.
 
-How this works: `Simulation` holds a `Runtime` for each proxy, as the live processes do, and one virtual clock. A call is a `Conversation` that is
+How this works: `Simulation` holds a `Runtime` for each proxy, as the live processes do, and one virtual clock. A call is a
+`Conversation` that is
 handed from place to place: `_to` finds who takes a connection (a sidecar's inbound listener, a gateway, an application, a server outside,
 nobody), `_listener` chooses the chain as the proxy would, `_http` and `_bytes` drive the same state machines the live proxy drives, and
 every attempt upstream is a conversation of its own. Time passes only where somebody waits; whoever waits longer than the caller's
