@@ -12,7 +12,7 @@ from meshsim.simulate import Hop, Leg, Trace
 from meshsim.simulate.trace import Cause
 
 WIDTH = 80
-LABEL, SOURCE = 15, 59  # columns where a row's text begins, and where its source does
+LABEL, SOURCE = 15, 56  # columns where a row's text begins, and where its source does
 
 FLAGS = {
     "DC": "the client hung up",
@@ -208,8 +208,10 @@ def _row(label: str, text: str, source: str, column: int = LABEL) -> Iterator[st
     if not source:
         wrapped = textwrap.wrap(text, WIDTH - len(head), break_long_words=False, break_on_hyphens=False) or [""]
         yield from (f"{head if not n else ' ' * len(head)}{line}" for n, line in enumerate(wrapped))
-    elif len(head) + len(text) < SOURCE:
-        yield f"{head}{text}".ljust(SOURCE) + source
     else:
-        yield head + text
-        yield source.rjust(max(WIDTH, SOURCE)) if SOURCE + len(source) > WIDTH else " " * SOURCE + source
+        column = min(SOURCE, WIDTH - len(source))
+        if len(head) + len(text) < column:
+            yield f"{head}{text}".ljust(column) + source
+        else:
+            yield head + text
+            yield " " * column + source
