@@ -1,8 +1,8 @@
 """Clusters: for every service a proxy sees one per port, and one per port and subset.
 
-How this works: `clusters(view)` walks the services; `_Builder` makes one cluster from a service, a port, a subset and the policy in force there,
-in the order istiod applies it: type and endpoints, HTTP options, pools and outliers, load balancer, TLS. Names and the
-`istio` metadata are Istio's own, since people search for them.
+How this works: `clusters(view)` walks the services; `_Builder` makes one cluster from a service, a port, a subset and the policy
+in force there, in the order istiod applies it: type and endpoints, HTTP options, pools and outliers, load balancer, TLS. Names
+and the `istio` metadata are Istio's own, since people search for them.
 """
 
 from __future__ import annotations
@@ -53,7 +53,14 @@ from meshsim.xds.cluster import (
 from meshsim.xds.endpoint import ClusterLoadAssignment, LocalityLbEndpoints
 from meshsim.xds.http_connection_manager import CommonHttpProtocolOptions, Http1ProtocolOptions, Http2KeepAlive, Http2ProtocolOptions
 from meshsim.xds.message import ConfigSource, Empty, Metadata, Percent, duration
-from meshsim.xds.tls import InnerTransportSocket, ProxyProtocolConfig, ProxyProtocolUpstreamTransport, TransportSocket
+from meshsim.xds.tls import (
+    InnerTransportSocket,
+    ProxyProtocolConfig,
+    ProxyProtocolUpstreamTransport,
+    RawBuffer,
+    TransportSocket,
+    UpstreamTlsContext,
+)
 
 PASSTHROUGH_CLUSTER, BLACK_HOLE_CLUSTER = "PassthroughCluster", "BlackHoleCluster"
 DYNAMIC_DNS_CLUSTER = "AllowAnyDynamicDNSCluster"
@@ -403,12 +410,10 @@ def _proxy_protocol(cluster: Cluster, version: str) -> None:
     def wrap(inner: TransportSocket | None) -> TransportSocket:
         socket = inner or upstream_tls.plaintext()
         context = socket.typed_config
-        assert not isinstance(context, ProxyProtocolUpstreamTransport)
-        return TransportSocket(
-            "envoy.transport_sockets.upstream_proxy_protocol",
-            ProxyProtocolUpstreamTransport(ProxyProtocolConfig(version), InnerTransportSocket(socket.name, context)),  # type:
-            ignore[arg-type]
-        )
+        assert isinstance(context, UpstreamTlsContext | RawBuffer)
+        inner_socket = InnerTransportSocket(socket.name, context)
+        outer = ProxyProtocolUpstreamTransport(ProxyProtocolConfig(version), inner_socket)
+        return TransportSocket("envoy.transport_sockets.upstream_proxy_protocol", outer)
 
     for match in cluster.transport_socket_matches:
         match.transport_socket = wrap(match.transport_socket)
