@@ -11,6 +11,9 @@ Three rule sets meet here and differ on purpose:
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from typing import Generic, TypeVar
+
+T = TypeVar("T")
 
 
 def is_wildcard(name: str) -> bool:
@@ -27,6 +30,30 @@ def matches(a: str, b: str) -> bool:
     if is_wildcard(b):
         return a.endswith(b[1:])
     return a == b
+
+
+class Table(Generic[T]):
+    """Items by the patterns they are for, so that asking about one name does not look at every pattern."""
+
+    def __init__(self, entries: Iterable[tuple[T, Iterable[str]]]):
+        self._items: list[T] = []
+        self._exact: dict[str, list[int]] = {}
+        self._wild: list[tuple[str, int]] = []
+        for number, (item, patterns) in enumerate(entries):
+            self._items.append(item)
+            for pattern in patterns:
+                if is_wildcard(pattern):
+                    self._wild.append((pattern, number))
+                else:
+                    self._exact.setdefault(pattern, []).append(number)
+
+    def matching(self, name: str) -> list[T]:
+        """Every item with a pattern that `matches` the name, in the order given."""
+        found = set(self._exact.get(name, ()))
+        if is_wildcard(name):
+            found.update(number for exact, numbers in self._exact.items() if matches(exact, name) for number in numbers)
+        found.update(number for pattern, number in self._wild if matches(pattern, name))
+        return [self._items[number] for number in sorted(found)]
 
 
 def subset_of(a: str, b: str) -> bool:

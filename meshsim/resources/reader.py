@@ -116,9 +116,13 @@ def _check_depth(text: str) -> None:
 
 
 class Source:
-    """A document's place in a file, and of each of its fields; looked up only when somebody asks."""
+    """A document's place in a file, and of each of its fields.
 
-    __slots__ = ("_column", "_end", "_line", "_node", "_start", "_text", "file")
+    The places of list items are kept, since every route and every chain compiled from the document names one; those of other fields are
+    looked up when somebody asks, in the text.
+    """
+
+    __slots__ = ("_column", "_end", "_items", "_line", "_node", "_start", "_text", "file")
 
     def __init__(self, file: str, node: yaml.Node | None = None, text: str | None = None):
         """`text` holds the document; without it the node itself is kept."""
@@ -127,6 +131,9 @@ class Source:
         self._line = node.start_mark.line if node else 0
         self._column = node.start_mark.column if node else 0
         self._start, self._end = (node.start_mark.index, node.end_mark.index) if node else (0, 0)
+        self._items: dict[Path, tuple[int, int]] = {}
+        if node is not None:
+            _note_items(node, (), self._items)
 
     def node(self) -> yaml.Node | None:
         """The document's nodes; their marks count from `_line`."""
@@ -147,6 +154,9 @@ class Source:
 
         A path that leads further than the document does ends at the last part that exists.
         """
+        if path in self._items:
+            line, column = self._items[path]
+            return Location(self.file, line + 1, column + 1)
         start = Location(self.file, self._line + 1, self._column + 1)
         node = self.node() if path else None
         if node is None:
@@ -165,6 +175,24 @@ class Source:
                 break
         first = 0 if self._text is None else self._line
         return Location(self.file, mark.line + first + 1, mark.column + 1)
+
+
+_ITEMS_DEPTH = 5  # `spec.http[0].match[0]`
+
+
+def _note_items(node: yaml.Node, path: Path, found: dict[Path, tuple[int, int]]) -> None:
+    """The places of list items that are mappings, as deep as a rule and its matches are."""
+    if isinstance(node, yaml.SequenceNode):
+        for number, item in enumerate(node.value):
+            if isinstance(item, yaml.MappingNode):
+                inner = (*path, number)
+                found[inner] = (item.start_mark.line, item.start_mark.column)
+                if len(inner) < _ITEMS_DEPTH:
+                    _note_items(item, inner, found)
+    elif isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if not isinstance(value, yaml.ScalarNode) and isinstance(key, yaml.ScalarNode) and len(path) < _ITEMS_DEPTH:
+                _note_items(value, (*path, key.value), found)
 
 
 class Reader:
