@@ -12,7 +12,7 @@ from meshsim.simulate import Hop, Leg, Trace
 from meshsim.simulate.trace import Cause
 
 WIDTH = 80
-LABEL, SOURCE = 15, 56  # columns where a row's text begins, and where its source does
+LABEL, SOURCE = 13, 56  # columns where a row's text begins, and where its source does
 
 FLAGS = {
     "DC": "the client hung up",
