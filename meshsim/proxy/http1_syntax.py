@@ -58,6 +58,15 @@ def head_end(data: bytes | bytearray, start: int = 0) -> int:
     return match.end() if match else -1
 
 
+def check_start(data: bytes | bytearray, *, http10: bool = False) -> None:
+    """Whether a request can begin like this, once its first byte or its first line is there. Raises Refused."""
+    if not 0x41 <= data[0] <= 0x5A:
+        raise Refused("syntax")
+    end = data.find(b"\n")
+    if end >= 0:
+        _request_line(bytes(data[:end]), http10)
+
+
 def request(raw: bytes, *, http10: bool = False) -> Framed:
     """The head of a request in strict form. http10: whether HTTP/1.0 is taken. Raises Refused."""
     match = _STRICT_REQUEST.fullmatch(raw)
@@ -144,14 +153,14 @@ def _repaired(raw: bytes, first_line: object, http10: bool) -> bytes:
 
 def _request_line(line: bytes, http10: bool) -> bytes:
     line = line.rstrip(b"\r")
+    if line.partition(b" ")[0] not in METHODS:
+        raise Refused("syntax")
     if _CONTROL.search(line):
         raise Refused("characters")
     match = _REQUEST_LINE.fullmatch(line)
     if match is None or any(byte >= 0x80 for byte in line):
         raise Refused("syntax")
     method, where, version = match[1], match[2], match[3]
-    if method not in METHODS:
-        raise Refused("syntax")
     if version != b"HTTP/1.1" and not (http10 and version in (b"HTTP/1.0", None)):
         raise Refused("version")
     return method + b" " + where + b" " + (version or b"HTTP/1.0")

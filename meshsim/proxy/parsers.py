@@ -164,6 +164,7 @@ class _Parser:
         head += data
         end = http1_syntax.head_end(head, max(0, before - 3))
         if end < 0:
+            self._check_start(head)
             if len(head) > self._max_head:
                 raise Refused("too large")
             return b""
@@ -193,6 +194,10 @@ class _Parser:
         self._state, self._chunks = _HEAD, None
         events.append(End())
 
+    def _check_start(self, head: bytearray) -> None:
+        """Whether a head can begin like this. Raises Refused."""
+        raise NotImplementedError
+
     def _read(self, raw: bytes, events: Events) -> None:
         raise NotImplementedError
 
@@ -213,6 +218,9 @@ class RequestParser(_Parser):
     def feed(self, data: bytes) -> list[RequestEvent]:
         """What `data` completes; after a BadMessage nothing more."""
         return self._feed(data)
+
+    def _check_start(self, head: bytearray) -> None:
+        http1_syntax.check_start(head, http10=self._http10)
 
     def _read(self, raw: bytes, events: Events) -> None:
         strict, length = http1_syntax.request(raw, http10=self._http10)
@@ -254,6 +262,10 @@ class ResponseParser(_Parser):
     def finish(self) -> bool:
         """The connection ended: whether that completes a response whose body ends so."""
         return self._state == _REST
+
+    def _check_start(self, head: bytearray) -> None:
+        if not head.startswith(b"H"):
+            raise Refused("syntax")
 
     def _read(self, raw: bytes, events: Events) -> None:
         strict, length = http1_syntax.response(raw)
