@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import shutil
 import textwrap
 import time
@@ -11,13 +12,15 @@ from pathlib import Path
 
 import click
 
-from meshsim.cli import text
+from meshsim.cli import text, wire_text
 from meshsim.cli.sources import find, scenarios
 from meshsim.errors import MeshsimError
+from meshsim.mesh import Mesh
 from meshsim.walkthrough import Played, Step, Walkthrough, play, read
 
 DEFAULT = "egress-gateway-http"
 WIDTH = 80
+_URL = re.compile(r"https?://[^\s'\"]+")
 MOST_LINES = 14  # of a command's output
 FAILED = 1
 
@@ -59,9 +62,10 @@ async def _play(walkthrough: Walkthrough, by_hand: bool, lang: str) -> int:
     steps = walkthrough.spec.steps
     click.secho(f"\n{_title(walkthrough, lang)}", bold=True)
     pods = ", ".join(f"{p.app}.{p.namespace}" for p in mesh.pods if p.proxy)
-    click.echo(f"a process for each proxy ({pods}) and one for the outside; nothing leaves this machine")
+    words = f"A process for each proxy ({pods}) and one for the outside; nothing leaves this machine."
+    click.echo(textwrap.fill(words, WIDTH))
     if shutil.which("curl") is None:
-        click.echo("curl is not installed: meshsim's own client stands in for it, over HTTP/1.1 only")
+        click.echo("curl is not installed: meshsim's own client stands in, over HTTP/1.1 only.")
     failures = 0
     async with mesh.run(processes=True) as live, contextlib.aclosing(play(walkthrough, live)) as played:
         for number, step in enumerate(steps, 1):
@@ -70,6 +74,7 @@ async def _play(walkthrough: Walkthrough, by_hand: bool, lang: str) -> int:
                 await asyncio.to_thread(input, "   Enter ")
             done = await anext(played)
             _report(done)
+            _picture(live.mesh, step)
             failures += bool(done.failures)
     took = time.monotonic() - started
     verdict = f"all {len(steps)} steps as the page shows" if not failures else f"{failures} of {len(steps)} steps not as the page shows"
@@ -103,10 +108,19 @@ def _report(played: Played) -> None:
     for pod, entries in played.log.items():
         for number, entry in enumerate(entries or ["(nothing)"]):
             label = pod if not number else ""
-            click.echo(textwrap.fill(entry, WIDTH, initial_indent=f"   {label:22}", subsequent_indent=" " * 25, break_on_hyphens=False))
+            head = f"   {label:22}"
+            click.echo(textwrap.fill(entry.strip(), WIDTH, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False))
     for (pod, name), (before, after) in played.counters.items():
         click.echo(f"   counter of {pod}\n     {name}: {before} -> {after}")
     for failure in played.failures:
         click.secho(f"   not ok    {failure}", fg="red")
     if played.step.run and not played.failures:
         click.secho("   ok", fg="green")
+
+
+def _picture(mesh: Mesh, step: Step) -> None:
+    """Who spoke what to whom: the same mesh, walked without a socket."""
+    urls = _URL.findall(step.run)
+    if urls and (trace := mesh.simulate(step.sender, urls[0])).hops:
+        for line in wire_text.short(trace):
+            click.echo(f"   {line}")

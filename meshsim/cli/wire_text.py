@@ -11,14 +11,10 @@ WIDTH = 80
 
 def screen(trace: Trace) -> str:
     """A picture of the legs, then each leg's facts."""
-    names = [trace.call.source.partition(".")[0], *(_short(hop.proxy, hop.kind) for hop in trace.hops)]
-    legs = [leg for leg in (trace.first, *(hop.leg for hop in trace.hops)) if leg is not None]
-    if trace.arrivals:
-        names.append(str(trace.arrivals[-1]["server"]))
-    lines = [_picture(names, legs), ""]
+    names, legs = _ends(trace)
+    lines = [picture(trace), ""]
     for number, leg in enumerate(legs):
-        ends = f"{names[number]} -> {names[number + 1] if number + 1 < len(names) else leg.destination}"
-        lines.append(f" {number + 1}  {ends}: {_said(leg)}")
+        lines.append(f" {number + 1}  {names[number]} -> {names[number + 1]}: {_said(leg)}")
         for label, value in (("SNI", leg.sni), ("ALPN", leg.alpn), ("server", ", ".join(leg.server)), ("client", ", ".join(leg.client))):
             if value:
                 lines.append(f"      {label:8}{value}")
@@ -30,6 +26,36 @@ def screen(trace: Trace) -> str:
     return "\n".join(lines)
 
 
+def short(trace: Trace) -> list[str]:
+    """The picture, and a line for each leg."""
+    names, legs = _ends(trace)
+    lines = [picture(trace)]
+    for number, leg in enumerate(legs):
+        sni = f", SNI {leg.sni}" if leg.sni else ""
+        lines.append(f"  {names[number]} -> {names[number + 1]}: {_said(leg)}{sni}")
+        lines += [f"    {end} {name}" for end, names_ in (("server", leg.server), ("client", leg.client)) for name in names_]
+    return lines
+
+
+def picture(trace: Trace) -> str:
+    """`app ---> sidecar ===> gateway`: plain legs thin, encrypted ones double."""
+    names, legs = _ends(trace)
+    parts = [names[0]]
+    for leg, name in zip(legs, names[1:], strict=True):
+        parts.append(f"{'===>' if leg.tls or leg.inner is not None else '--->'} {name}")
+    return textwrap.fill(" ".join(parts), WIDTH, subsequent_indent="    ", break_on_hyphens=False)
+
+
+def _ends(trace: Trace) -> tuple[list[str], list[Leg]]:
+    """Every place on the way, and the legs between them."""
+    legs = [leg for leg in (trace.first, *(hop.leg for hop in trace.hops)) if leg is not None]
+    names = [trace.call.source.partition(".")[0], *(_short(hop.proxy, hop.kind) for hop in trace.hops)]
+    if trace.arrivals:
+        names.append(str(trace.arrivals[-1]["server"]))
+    names += [leg.destination for leg in legs[len(names) - 1 :]]
+    return names[: len(legs) + 1], legs
+
+
 def _short(proxy: str, kind: str) -> str:
     return "gateway" if kind == "router" else f"sidecar of {proxy.partition('.')[0]}"
 
@@ -38,12 +64,3 @@ def _said(leg: Leg) -> str:
     if leg.tls:
         return f"{'TLS in ' if leg.inner is not None else ''}{leg.tls}, {leg.protocol} inside"
     return f"the client's own TLS, SNI {leg.inner or '(none)'}" if leg.inner is not None else f"{leg.protocol} in plaintext"
-
-
-def _picture(names: list[str], legs: list[Leg]) -> str:
-    """`app ---> sidecar ===> gateway`: plain legs thin, encrypted ones double."""
-    parts = [names[0]]
-    for number, leg in enumerate(legs):
-        arrow = "===>" if leg.tls or leg.inner is not None else "--->"
-        parts.append(f"{arrow} {names[number + 1] if number + 1 < len(names) else leg.destination}")
-    return textwrap.fill(" ".join(parts), WIDTH, subsequent_indent="    ", break_on_hyphens=False)
