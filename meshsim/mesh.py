@@ -162,9 +162,9 @@ class Mesh:
         world = SimulatedWorld(
             names=self.names,
             services=self.services,
-            servers=[*self.external_servers, *self._applications(with_proxy=False).values()],
+            servers=[*self.external_servers, *self.applications(with_proxy=False).values()],
             recipes=self._recipes(),
-            apps=self._applications(with_proxy=True),
+            apps=self.applications(with_proxy=True),
             trust_domain=domain,
         )
         identities = {name: Certificate(uris=(proxy.identity(domain),), ca="mesh") for name, proxy in named.items()}
@@ -186,7 +186,7 @@ class Mesh:
     def _index(self) -> MeshIndex:
         return control.index(self.resources, self.mesh_config)
 
-    def _applications(self, *, with_proxy: bool) -> dict[str, ExternalServerSpec]:
+    def applications(self, *, with_proxy: bool) -> dict[str, ExternalServerSpec]:
         """By address, an echo in every pod that a Service leads to, for want of the real application."""
         ports: dict[str, set[int]] = {}
         for address, _, port in (place.rpartition(":") for places in self.services.values() for place in places):

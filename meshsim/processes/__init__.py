@@ -64,7 +64,8 @@ class Process:
         self._lifeline = ours
         with theirs, open(self.folder / "stdout", "ab") as stdout, open(self.folder / "stderr", "ab") as stderr:
             self._process = await asyncio.create_subprocess_exec(
-                *self._command, stdin=theirs.fileno(), stdout=stdout, stderr=stderr, env=self._environment, start_new_session=True,
+                *self._command, stdin=theirs.fileno(), stdout=stdout, stderr=stderr, start_new_session=True,
+                env=self._environment or environment(),
                 preexec_fn=self._prepare,
             )
         try:
@@ -123,6 +124,13 @@ class Process:
             if words:
                 return ":\n" + words[-2000:]
         return ""
+
+
+def environment() -> dict[str, str]:
+    """This process's environment, with the package importable as it is here."""
+    package = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(p for p in (package, os.environ.get("PYTHONPATH")) if p)
+    return {**os.environ, "PYTHONPATH": path}
 
 
 def python(module: str, *arguments: str) -> list[str]:

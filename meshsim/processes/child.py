@@ -18,8 +18,14 @@ class Lifeline:
     def __init__(self) -> None:
         self.stopping = asyncio.Event()
         loop = asyncio.get_running_loop()
+        self.told_to_stop = False
+        """Whether a signal said so; else the lifeline was cut."""
         for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self.stopping.set)
+            loop.add_signal_handler(number, self._on_signal)
+
+    def _on_signal(self) -> None:
+        self.told_to_stop = True
+        self.stopping.set()
 
     async def serve(self, handle: Handler | None = None) -> None:
         """Tell the parent that everything listens, then hand its lines to `handle` until it is time to stop."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from meshsim.network.base import Pod
@@ -87,8 +87,8 @@ class Core:
         """Send a copy of a request, and forget about it."""
         MirrorStream(self, mirror, exchange).start()
 
-    def spawn(self, coroutine: object) -> None:
+    def spawn(self, coroutine: Coroutine[None, None, None]) -> None:
         """Run a coroutine that ends with the proxy."""
-        task = self.loop.create_task(coroutine)  # type: ignore[arg-type]  # coroutines of any result
+        task = self.loop.create_task(coroutine)
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from meshsim.proxy.parsers import BadMessage, Body, End, ResponseHead, ResponseParser, Tunnel
 from meshsim.routing.message import Request, Response
 from meshsim.routing.retries import Reset
 
 if TYPE_CHECKING:
-    from meshsim.proxy.stream import Stream
+    from meshsim.proxy.stream import Asker
 
 _NO_BODY = frozenset(("GET", "HEAD", "DELETE", "TRACE", "CONNECT"))
 
@@ -24,14 +24,14 @@ class Http1Client(asyncio.Protocol):
         self._released, self._lost = released, lost
         self._parser = ResponseParser()
         self._transport: asyncio.Transport | None = None
-        self._stream: Stream | None = None
+        self._stream: Asker | None = None
         self._chunked = self._answered = self._reusable = self._raw = self._sent_all = False
 
     @property
     def usable(self) -> bool:
         return self._stream is None and self._transport is not None and not self._transport.is_closing()
 
-    def take(self, stream: Stream) -> None:
+    def take(self, stream: Asker) -> None:
         """The connection is this stream's until its response is complete."""
         self._stream = stream
         self._answered = self._raw = self._sent_all = False
@@ -87,8 +87,7 @@ class Http1Client(asyncio.Protocol):
     # the transport's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         if self._stream is None:

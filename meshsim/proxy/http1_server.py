@@ -1,7 +1,8 @@
 """HTTP/1.1 as a proxy receives it: requests in, responses out, one after the other on a connection.
 
-How this works: the parser (parsers.py) turns bytes into events; they wait in order until the response before them is written, so pipelined requests are
-answered in order. A request the parser refuses becomes the local reply its defect has (routing/replies.py), and ends the connection.
+How this works: the parser (parsers.py) turns bytes into events; they wait in order until the response before them is written, so
+pipelined requests are answered in order. A request the parser refuses becomes the local reply its defect has (routing/replies.py),
+and ends the connection.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from meshsim.proxy.parsers import BadMessage, Body, End, RequestHead, RequestParser, Tunnel
 from meshsim.proxy.stream import Stream
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 REASONS = {status.value: status.phrase for status in HTTPStatus if status.value != 418} | {
     302: "Found", 413: "Payload Too Large", 416: "Range Not Satisfiable", 422: "Unprocessable Entity", 103: "Early Hints",
 }
+DELAYED_CLOSE = 1.0  # seconds a client has to close first; Envoy's default
 _CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
@@ -40,6 +42,7 @@ class Http1Server(asyncio.Protocol):
         self._closing = self._chunked = self._head_only = self._raw = False
         self._request_open = False
         self._paused_for_body = False
+        self._linger: asyncio.TimerHandle | None = None
 
     @property
     def idle(self) -> bool:
@@ -48,8 +51,7 @@ class Http1Server(asyncio.Protocol):
     # the transport's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._core.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -69,7 +71,12 @@ class Http1Server(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._core.connections.discard(self)
         self._closing = True
+        if self._linger is not None:
+            self._linger.cancel()
         if self._stream is not None:
+            self._stream.client_gone()
+        elif self._parser.in_message:  # a request that never became one is logged all the same
+            self._stream = Stream(self._core, self, self._exchange(Request("", "", "")))
             self._stream.client_gone()
 
     def pause_writing(self) -> None:
@@ -122,19 +129,19 @@ class Http1Server(asyncio.Protocol):
         self._request_open = not head.ends
         if head.expects_continue and self._transport is not None:
             self._transport.write(_CONTINUE)
-        exchange = Exchange(self._manager, self._downstream, request, self._core.runtime.clock())
+        exchange = self._exchange(request)
         self._stream = Stream(self._core, self, exchange)
         self._core.count_request(self._manager, "1")
         self._stream.start()
 
     def _refuse(self, defect: BadMessage) -> None:
-        exchange = Exchange(
-            self._manager, self._downstream,
-            Request(defect.method, defect.path, defect.authority, "http", defect.headers, "HTTP/1.1"), self._core.runtime.clock(),
-        )
+        exchange = self._exchange(Request(defect.method, defect.path, defect.authority, "http", defect.headers, "HTTP/1.1"))
         self._keep_alive = self._head_only = False
         self._stream = stream = Stream(self._core, self, exchange)
         stream.refuse(defect.kind)
+
+    def _exchange(self, request: Request) -> Exchange:
+        return Exchange(self._manager, self._downstream, request, self._core.runtime.clock())
 
     def _flow(self) -> None:
         """Read on unless requests already wait for their turn."""
@@ -154,15 +161,15 @@ class Http1Server(asyncio.Protocol):
         status = response.status
         headers = response.headers
         lengths = any(name == "content-length" for name, _ in headers)
-        bodiless = self._head_only or status in (204, 304) or status < 200
-        self._chunked = not lengths and not bodiless and not response.ends
+        bodiless = status in (204, 304) or status < 200
+        self._chunked = not lengths and not bodiless and (self._head_only or not response.ends)  # to HEAD: what GET would have had
         lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Unknown')}"]
         lines += [f"{name}: {value}" for name, value in headers if not (name == "content-length" and status == 204)]
         if status == 101:
             self._raw = True
         elif self._chunked:
             lines.append("transfer-encoding: chunked")
-        elif response.ends and not lengths and not bodiless:
+        elif not lengths and not bodiless:
             lines.append("content-length: 0")
         if close or not self._keep_alive or self._closing:
             self._closing = True
@@ -176,7 +183,7 @@ class Http1Server(asyncio.Protocol):
         self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     def send_end(self) -> None:
-        if self._transport is not None and self._chunked:
+        if self._transport is not None and self._chunked and not self._head_only:
             self._transport.write(b"0\r\n\r\n")
 
     def cut(self) -> None:
@@ -195,11 +202,20 @@ class Http1Server(asyncio.Protocol):
         self._stream = None
         self._paused_for_body = False
         if self._closing or self._request_open or self._raw:
+            complete = not self._request_open and not self._parser.dead
             self._closing = True
-            self._close()
+            self._close(linger=not complete and not self._raw)
         else:
             self._core.loop.call_soon(self._take)
 
-    def _close(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
-            self._transport.close()
+    def _close(self, *, linger: bool = False) -> None:
+        """End the connection. linger: the client is still sending, and closing now could take the response away from it again."""
+        transport = self._transport
+        if transport is None or transport.is_closing():
+            return
+        if linger and transport.can_write_eof():
+            transport.write_eof()
+            transport.resume_reading()
+            self._linger = self._core.loop.call_later(DELAYED_CLOSE, transport.close)
+        else:
+            transport.close()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import h2.config
 import h2.connection
@@ -20,7 +20,7 @@ import h2.exceptions
 import h2.settings
 import hyperframe.frame
 
-from meshsim.proxy.stream import Stream
+from meshsim.proxy.stream import Asker, Stream
 from meshsim.routing.exchange import Exchange
 from meshsim.routing.facts import Downstream
 from meshsim.routing.manager import Manager
@@ -129,8 +129,7 @@ class _Endpoint(asyncio.Protocol):
     # the transport's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._h2.initiate_connection()
         self._h2.increment_flow_control_window(CONNECTION_WINDOW - 65535)
         self._schedule()
@@ -400,7 +399,7 @@ class Http2Client(_Endpoint):
             return False
         return self._taken < int(self._h2.remote_settings.max_concurrent_streams)
 
-    def take(self, stream: Stream) -> _Outgoing:
+    def take(self, stream: Asker) -> _Outgoing:
         """The stream's side of a new request on this connection."""
         self._taken += 1
         return _Outgoing(self, stream)

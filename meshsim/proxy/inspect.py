@@ -2,8 +2,8 @@
 
 Pure functions on the bytes peeked so far; each says what it found, or that more bytes are needed.
 
-Envoy: the TLS inspector wants the whole ClientHello and lowers the server name; the HTTP inspector wants the whole request line, and calls everything
-that is not HTTP/1.1 or the HTTP/2 preface `http/1.0`.
+Envoy: the TLS inspector wants the whole ClientHello and lowers the server name; the HTTP inspector wants the whole request line,
+and calls everything that is not HTTP/1.1 or the HTTP/2 preface `http/1.0`.
 """
 
 from __future__ import annotations

@@ -1,16 +1,17 @@
 """From an accepted socket to the protocol of its filter chain.
 
-How this works: an `Arrival` takes a connection through what Envoy's listener filters do. A PROXY header is read off; a redirected connection is handed
-to the listener of its original destination; then TLS and HTTP inspectors look at the first bytes with MSG_PEEK, so that nothing is consumed and the
-chain's own protocol reads everything. While the bytes do not suffice the socket is looked at again when more can be there: at
-once for the first ones, then after a time that doubles from a millisecond, because a level-triggered loop would spin on unread bytes.
+How this works: an `Arrival` takes a connection through what Envoy's listener filters do. A PROXY header is read off; a redirected
+connection is handed to the listener of its original destination; then TLS and HTTP inspectors look at the first bytes with
+MSG_PEEK, so that nothing is consumed and the chain's own protocol reads everything. While the bytes do not suffice the socket is
+looked at again when more can be there: at once for the first ones, then after a time that doubles from a millisecond, because a
+level-triggered loop would spin on unread bytes.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from meshsim.network import proxy_protocol
 from meshsim.network.base import Accept, Connection
@@ -138,11 +139,7 @@ class Arrival:
             data = self._sock.recv(_PEEK, socket.MSG_PEEK)
         except BlockingIOError:
             return b"", False
-        return data, not data or len(data) == self._seen and self._at_end()
-
-    def _at_end(self) -> bool:
-        """Whether the peer has ended its side behind the bytes that are here already; only an event can tell, so assume not."""
-        return False
+        return data, not data
 
     def _inspect(self, data: bytes) -> None:
         downstream, rules = self._downstream, self._rules
@@ -246,7 +243,7 @@ class Arrival:
         tls = TlsTransport(prepared, server=True, on_ready=ready, on_failure=failed)
         if relay is not None:
             relay.begin()  # a TCP proxy connects as soon as its chain is chosen, before the handshake is done
-        await core.loop.connect_accepted_socket(lambda: tls, self._sock)  # type: ignore[arg-type,return-value]  # a protocol by its methods
+        await core.loop.connect_accepted_socket(lambda: tls, self._sock)
         await done
 
     def _protocol(self, chain: Chain, alpn: str | None) -> asyncio.Protocol:
@@ -278,8 +275,7 @@ class Either(asyncio.Protocol):
             self._transport.close()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
         self._core.connections.add(self)
 
     def data_received(self, data: bytes) -> None:

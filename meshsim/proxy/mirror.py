@@ -36,7 +36,7 @@ class MirrorStream:
         request.ends = True
         http2 = self._mirror.cluster.speaks_http2(request.version == "HTTP/2")
         way = transport.transport(self._mirror.cluster, host, request.authority, http2)
-        self._core.pools.request(Attempt(self._mirror.cluster, host, request, http2, way), downstream, self)  # type: ignore[arg-type]
+        self._core.pools.request(Attempt(self._mirror.cluster, host, request, http2, way), downstream, self)
 
     def ready(self, upstream: Upstream) -> None:
         self._upstream = upstream

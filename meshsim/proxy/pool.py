@@ -1,8 +1,8 @@
 """Connections to hosts: made when needed, kept for the next request, limited by the cluster's circuit breakers.
 
-How this works: a pool is found by everything that makes two connections different: host, protocol, TLS with its server name, PROXY header. An HTTP/1.1
-connection serves one stream at a time and comes back; an HTTP/2 connection takes many. A stream that finds none free waits for a new one; it is told
-`ready` or `not_ready` by call-back. Failures carry the transport's words, as logs print them.
+How this works: a pool is found by everything that makes two connections different: host, protocol, TLS with its server name, PROXY
+header. An HTTP/1.1 connection serves one stream at a time and comes back; an HTTP/2 connection takes many. A stream that finds none
+free waits for a new one; it is told `ready` or `not_ready` by call-back. Failures carry the transport's words, as logs print them.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import errno
 from collections import defaultdict, deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from meshsim.network import proxy_protocol
 from meshsim.network.base import Address
@@ -25,7 +25,7 @@ from meshsim.routing.transport import Transport
 
 if TYPE_CHECKING:
     from meshsim.proxy.core import Core
-    from meshsim.proxy.stream import Stream
+    from meshsim.proxy.stream import Asker
 
 _REFUSED = {
     errno.ECONNREFUSED: "delayed connect error: Connection refused",
@@ -49,7 +49,7 @@ class Waiting:
 
     __slots__ = ("cancelled", "stream")
 
-    def __init__(self, stream: Stream):
+    def __init__(self, stream: Asker):
         self.stream, self.cancelled = stream, False
 
 
@@ -73,7 +73,7 @@ class Pools:
         self._pools: dict[Key, _Pool] = defaultdict(_Pool)
         self._all: set[Http1Client | Http2Client] = set()
 
-    def request(self, attempt: Attempt, downstream: Downstream, stream: Stream) -> Waiting | None:
+    def request(self, attempt: Attempt, downstream: Downstream, stream: Asker) -> Waiting | None:
         """A connection for an attempt: `stream.ready` or `stream.not_ready` follows, maybe at once. The result is for `forget`."""
         limits = attempt.cluster.limits
         if limits.requests >= limits.max_requests:
@@ -156,7 +156,7 @@ class Pools:
             if way.proxy_protocol:
                 connection.sock.send(_header(way, downstream))
             try:
-                await loop.create_connection(lambda: tls, sock=connection.sock)  # type: ignore[arg-type,return-value]  # a protocol by its methods
+                await loop.create_connection(lambda: tls, sock=connection.sock)
                 await done
             except BaseException:
                 tls.abort()
@@ -177,11 +177,11 @@ class Pools:
         except ConnectFailed as e:
             cluster.limits.connections -= 1
             pool.connecting -= 1
-            failed = [w for w in ([pool.waiting.popleft()] if not attempt.http2 and pool.waiting else list(pool.waiting)) if not w.cancelled]
-            if attempt.http2:
-                pool.waiting.clear()
+            failed = list(pool.waiting) if attempt.http2 else [pool.waiting[0]] if pool.waiting else []
             for waiting in failed:
-                waiting.stream.not_ready(e.reset, e.reason)
+                pool.waiting.remove(waiting)
+                if not waiting.cancelled:
+                    waiting.stream.not_ready(e.reset, e.reason)
             return
         pool.connecting -= 1
         prefix = f"cluster.{cluster.name}."
@@ -264,8 +264,7 @@ class Opened(asyncio.Protocol):
         self._user = user
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
 
     def data_received(self, data: bytes) -> None:
         if self._user is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol, TYPE_CHECKING, cast
 
 from meshsim.proxy.pool import ConnectFailed
 from meshsim.routing.exchange import Attempt
@@ -49,6 +49,7 @@ class Relay(asyncio.Protocol):
         self._session = Session(chain.tcp, downstream, core.runtime.clock())
         self._transport: asyncio.Transport | None = None
         self._far: Far | None = None
+        self._early: list[bytes] = []
         self._begun = self._over = self._checked = False
         self._client_ended = self._host_ended = False
         self._received = self._sent = 0
@@ -95,8 +96,7 @@ class Relay(asyncio.Protocol):
     # the client's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = transport = cast(asyncio.Transport, transport)
         if self._over:
             transport.close()
             return
@@ -117,6 +117,8 @@ class Relay(asyncio.Protocol):
         self._moved = self._core.loop.time()
         if self._far is not None:
             self._far.write(data)
+        else:  # uvloop and TLS deliver what came before reading could be paused
+            self._early.append(data)
 
     def eof_received(self) -> bool:
         self._client_ended = True
@@ -147,6 +149,11 @@ class Relay(asyncio.Protocol):
             return
         self._session.entry.upstream_local = local
         self._far = far
+        for data in self._early:
+            far.write(data)
+        self._early.clear()
+        if self._client_ended:
+            far.write_eof()
         self._moved = self._core.loop.time()
         if self._chain.idle_timeout:
             self._timers.append(self._core.loop.call_later(self._chain.idle_timeout, self._idle))
@@ -266,9 +273,8 @@ class HostSide(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        transport.set_write_buffer_limits(high=_BUFFER)
-        self._transport = transport
+        self._transport = cast(asyncio.Transport, transport)
+        self._transport.set_write_buffer_limits(high=_BUFFER)
 
     def data_received(self, data: bytes) -> None:
         self._relay.host_data(data)

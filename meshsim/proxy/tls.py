@@ -12,6 +12,7 @@ import hashlib
 import ssl
 from collections.abc import Callable, Mapping
 from typing import Any as Json
+from typing import cast
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -180,7 +181,7 @@ class HandshakeFailed(Exception):
         super().__init__(reason)
 
 
-class TlsTransport(asyncio.Transport):
+class TlsTransport(asyncio.Transport, asyncio.Protocol):
     """TLS over a plain transport. It is a protocol to the socket's transport and a transport to the protocol above.
 
     on_ready(self) is called once when the handshake is done, on_failure(HandshakeFailed) instead when it fails. `protocol` is set by on_ready.
@@ -211,8 +212,7 @@ class TlsTransport(asyncio.Transport):
     # the socket's side
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._raw = transport
+        self._raw = cast(asyncio.Transport, transport)
         if not self._server:
             self._shake()
 

@@ -1,0 +1,209 @@
+"""A mesh alive on this machine: its proxies, the outside, and a way into every pod.
+
+How this works: a run folder holds everything (processes/folder.py). Each proxy gets a home in it with its certificate, its secrets
+and its placed xds (network/place.py); the directory file tells every process the names, ClusterIPs and captured pods. Proxies and
+the outside run on this event loop, or as a process each (members.py); the SOCKS server of every pod runs here. A change is written in
+the same order as the start: names first, then the outside, then each proxy, so that what is referred to is there first.
+
+Leaving the context ends everything and removes the folder, whatever happened inside.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from contextlib import AsyncExitStack
+from pathlib import Path
+from types import TracebackType
+from typing import Any as Json
+
+import msgspec
+
+from meshsim import cluster
+from meshsim.identity import Authority
+from meshsim.members import InProcess, Member, Separate
+from meshsim.mesh import Mesh, PodPlace, UnknownPod
+from meshsim.network import directory
+from meshsim.network.loopback import LoopbackNetwork
+from meshsim.network.socks import SocksServer
+from meshsim.pod import LivePod
+from meshsim.processes import Process, python
+from meshsim.processes import world as world_process
+from meshsim.processes.folder import RunFolder
+from meshsim.processes.world import Application, Outside
+from meshsim.world import World
+from meshsim.world.certificates import Authorities
+
+APPLICATION_ADDRESS = "127.0.0.1"  # where an application behind a sidecar listens, in its own pod
+_ROTATION_CHECK = 30.0  # seconds between looks at the age of certificates
+
+
+class LiveMesh:
+    """A running mesh; made by `Mesh.run`, entered with `async with`.
+
+    processes: each proxy and the outside as an OS process of its own, else everything on this event loop.
+    seed: of every random choice. cacerts: a folder with the files of Istio's `cacerts` secret, for the mesh's CA.
+    """
+
+    def __init__(self, mesh: Mesh, *, processes: bool = False, seed: int = 0, cacerts: Path | None = None):
+        self.mesh, self._processes, self._seed, self._cacerts = mesh, processes, seed, cacerts
+        self._stack = AsyncExitStack()
+        self._members: dict[str, Member] = {}
+        self._pods: dict[str, LivePod] = {}
+        self._world: World | Process | None = None
+
+    async def __aenter__(self) -> LiveMesh:
+        try:
+            await self._start()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        await self._stack.aclose()
+
+    # What a user asks ----------------------------------------------------------------------------------------------------------------
+
+    @property
+    def folder(self) -> Path:
+        """The run folder."""
+        return self._run.path
+
+    @property
+    def roots(self) -> Path:
+        """The certificates that clients of the outside trust, as a PEM file."""
+        return self._authorities.root_file("public")
+
+    def pod(self, name: str) -> LivePod:
+        """A pod, named as for `Mesh.pod`. Raises UnknownPod."""
+        return self._pods[self.mesh.pod(name).address]
+
+    def proxy(self, name: str) -> Member:
+        """The proxy of a pod, named as for `Mesh.pod`. Raises UnknownPod."""
+        place = self.mesh.pod(name)
+        if place.address not in self._members:
+            raise UnknownPod(f"pod {place.namespace}/{place.name} has no proxy")
+        return self._members[place.address]
+
+    @property
+    def proxies(self) -> list[Member]:
+        return list(self._members.values())
+
+    def arrivals(self) -> list[dict[str, Json]]:
+        """What external servers and applications received so far, oldest first."""
+        if isinstance(self._world, World):
+            return list(self._world.arrivals)
+        with contextlib.suppress(FileNotFoundError), open(self.folder / world_process.ARRIVALS) as lines:
+            return [msgspec.json.decode(line) for line in lines if line.endswith("\n")]
+        return []
+
+    async def apply(self, mesh: Mesh) -> None:
+        """Change to another mesh while requests are in flight; pods that stay keep their connections.
+
+        Raises what loading or compiling raises, before anything has changed.
+        """
+        compiled = {p.proxy.ip: mesh.config(p.proxy) for p in mesh.pods if p.proxy}
+        self.mesh = mesh
+        for address in self._members.keys() - compiled.keys():
+            await self._members.pop(address).stop()
+        fresh = [p for p in mesh.pods if p.proxy and p.address not in self._members]
+        for place in fresh:
+            self._add_member(place)
+        self._write_directory()
+        await self._update_world()
+        for member in self._members.values():
+            await member.configure(compiled[member.site.address], mesh.secrets)
+        await asyncio.gather(*(self._members[p.address].start() for p in fresh))
+        for pod in mesh.pods:
+            if pod.address not in self._pods:
+                await self._open_pod(pod)
+
+    # Start ---------------------------------------------------------------------------------------------------------------------------
+
+    async def _start(self) -> None:
+        compiled = {p.address: self.mesh.config(p.proxy) for p in self.mesh.pods if p.proxy}
+        self._run = RunFolder()
+        self._stack.callback(self._run.remove)
+        self._network = LoopbackNetwork(self.folder, seed=self._seed)
+        self._stack.push_async_callback(self._network.close)
+        self._authorities = Authorities(self.folder / world_process.CA)
+        if self._cacerts is not None:
+            self._authorities.adopt("mesh", Authority.from_cacerts(self._cacerts))
+        for pod in self.mesh.pods:
+            if pod.proxy:
+                self._add_member(pod)
+        self._write_directory()
+        self._stack.push_async_callback(self._stop_members)
+        await self._start_world()
+        for address, config in compiled.items():
+            await self._members[address].configure(config, self.mesh.secrets)
+        await asyncio.gather(*(member.start() for member in self._members.values()))
+        for pod in self.mesh.pods:
+            await self._open_pod(pod)
+        rotation = asyncio.ensure_future(self._rotate())
+        self._stack.callback(rotation.cancel)
+
+    def _add_member(self, pod: PodPlace) -> None:
+        assert pod.proxy is not None
+        home = self.folder / f"{pod.proxy.name}.{pod.namespace}"
+        kind = Separate if self._processes else InProcess
+        trust_domain = self.mesh.mesh_config.trust_domain
+        self._members[pod.address] = kind(pod.proxy, home, self._network, self._authorities, trust_domain, self._seed)
+
+    def _write_directory(self) -> None:
+        pods = {p.address: directory.Capture() for p in self.mesh.pods}
+        for address, member in self._members.items():
+            if member.proxy.is_sidecar:
+                pods[address] = directory.Capture(member.site.outbound, member.site.inbound)
+        directory.write(self.folder, directory.Directory(names=self.mesh.names, services=self.mesh.services, pods=pods))
+
+    async def _start_world(self) -> None:
+        outside = self._outside()
+        if self._processes:
+            world_process.write(self.folder, outside)
+            process = Process("world", python("meshsim.processes.world", str(self.folder)), self.folder / "world")
+            self._stack.push_async_callback(process.stop)
+            self._world = process
+            await process.start()
+        else:
+            world = World(self._network, outside.servers, self._authorities)
+            self._stack.push_async_callback(world.close)
+            self._world = world
+            await world.start()
+            await world.update_applications(outside.places())
+
+    async def _update_world(self) -> None:
+        outside = self._outside()
+        if isinstance(self._world, Process):
+            world_process.write(self.folder, outside)
+            await self._world.tell("update")
+        elif self._world is not None:
+            await self._world.update(outside.servers)
+            await self._world.update_applications(outside.places())
+
+    def _outside(self) -> Outside:
+        """External servers, and the applications inside pods."""
+        mesh = self.mesh
+        servers = [*mesh.external_servers, *mesh.applications(with_proxy=False).values()]
+        inside = [Application(pod, APPLICATION_ADDRESS, server) for pod, server in mesh.applications(with_proxy=True).items()]
+        return Outside(servers, inside)
+
+    async def _open_pod(self, pod: PodPlace) -> None:
+        inside = self._network.pod(pod.address)
+        live = LivePod(pod.app, pod.namespace, inside, self.roots, cluster.search_order(pod.namespace))
+        socks = SocksServer(inside.capture, live.resolve)
+        live.socks = await socks.start()
+        self._stack.push_async_callback(socks.close)
+        self._pods[pod.address] = live
+
+    async def _stop_members(self) -> None:
+        await asyncio.gather(*(member.stop() for member in self._members.values()))
+
+    async def _rotate(self) -> None:
+        """Renew certificates at half their life."""
+        while True:
+            await asyncio.sleep(_ROTATION_CHECK)
+            for member in self._members.values():
+                if member.workload.is_due:
+                    await member.renew()

@@ -1,0 +1,157 @@
+"""The proxies of a live mesh: an object on this event loop, or a process; the same folder, certificate and configuration for both.
+
+How this works: a member's home folder holds its certificate (certs/), the Secrets it may see (secrets/) and its placed xds. `configure`
+places a compiled configuration there; the process watches the files, the object is told. `renew` does the same for a certificate.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+from meshsim import topology, xds
+from meshsim.identity import Workload
+from meshsim.network import place
+from meshsim.network.loopback import LoopbackNetwork
+from meshsim.network.secrets import Identity, KubernetesSecrets, SecretFiles
+from meshsim.processes import Process, python
+from meshsim.processes import proxy as proxy_process
+from meshsim.proxy.proxy import Proxy
+from meshsim.world.certificates import Authorities
+
+# Where Istio has put a workload's own certificate in its pod, over the years.
+_IDENTITY_FOLDERS = ("/etc/certs/", "/var/run/secrets/workload-spiffe-credentials/")
+
+
+class Member(ABC):
+    """One proxy: start it, tell it what to do, read what it says."""
+
+    def __init__(
+        self, proxy: topology.Proxy, home: Path, network: LoopbackNetwork, authorities: Authorities, trust_domain: str, seed: int
+    ):
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self.proxy, self.home, self.network, self.seed = proxy, home, network, seed
+        self.workload = Workload(authorities["mesh"], proxy.identity(trust_domain), home / "certs")
+        self._authorities = authorities
+        self._config = xds.ProxyConfig()
+        self._kubernetes: KubernetesSecrets = {}
+        self.site = self._site()
+        self.placed = xds.ProxyConfig()
+
+    @property
+    def name(self) -> str:
+        return f"{self.proxy.name}.{self.proxy.namespace}"
+
+    async def configure(self, config: xds.ProxyConfig, kubernetes: KubernetesSecrets) -> None:
+        """What it is told from now on, and the Secrets of the cluster."""
+        self._config, self._kubernetes = config, kubernetes
+        self.site = self._site()
+        self.placed = place.place(config, self.site)
+        place.write(self.placed, self.site)
+        await self._on_placed()
+
+    async def renew(self) -> None:
+        """Issue its certificate again; connections that are open keep the old one."""
+        self.workload.renew()
+        await self.configure(self._config, self._kubernetes)
+
+    @abstractmethod
+    async def start(self) -> None: ...
+
+    @abstractmethod
+    async def stop(self) -> None: ...
+
+    @abstractmethod
+    def log(self) -> list[str]:
+        """The lines of its access log on standard output so far."""
+
+    @abstractmethod
+    async def admin(self, path: str, method: str = "GET") -> str:
+        """A page of its admin interface, such as `/stats?filter=upstream_cx_total`."""
+
+    @abstractmethod
+    async def _on_placed(self) -> None:
+        """A new configuration is in the folder."""
+
+    def _site(self) -> place.Site:
+        files = self.workload.files
+        secrets = SecretFiles(
+            self.home / "secrets", self.proxy.namespace, Identity(files.chain, files.key, files.root), self._pod_file, self._kubernetes
+        )
+        return place.Site(self.home, self.proxy.ip, secrets, is_gateway=not self.proxy.is_sidecar)
+
+    def _pod_file(self, path: str) -> Path | None:
+        if path == "system":
+            return self._authorities.root_file("public")
+        for folder in _IDENTITY_FOLDERS:
+            name = path.removeprefix(folder)
+            if name != path:
+                files = self.workload.files
+                return {"cert-chain.pem": files.chain, "key.pem": files.key, "root-cert.pem": files.root}.get(name)
+        return None
+
+
+class InProcess(Member):
+    """A proxy on this event loop."""
+
+    _running: Proxy | None = None
+
+    async def start(self) -> None:
+        self._lines: list[str] = []
+        self._running = Proxy(self.placed, self.network.pod(self.site.address), seed=self.seed, stdout=self._lines.append)
+        await self._running.start()
+
+    async def stop(self) -> None:
+        if self._running is not None:
+            await self._running.close()
+
+    def log(self) -> list[str]:
+        return list(self._lines)
+
+    async def admin(self, path: str, method: str = "GET") -> str:
+        assert self._running is not None
+        return self._running.admin(path, method)
+
+    async def _on_placed(self) -> None:
+        if self._running is not None:
+            await self._running.update(self.placed)
+
+
+class Separate(Member):
+    """A proxy in a process of its own."""
+
+    _process: Process | None = None
+
+    @property
+    def process(self) -> Process:
+        assert self._process is not None
+        return self._process
+
+    async def _on_placed(self) -> None:
+        if self._process is not None:
+            await self._process.tell("update")
+
+    async def start(self) -> None:
+        home = proxy_process.Home(self.name, self.site.address, str(self.network.folder), self.seed)
+        proxy_process.write(self.home, home)
+        self._process = Process(self.name, python("meshsim.processes.proxy", str(self.home)), self.home)
+        await self._process.start()
+
+    async def stop(self) -> None:
+        if self._process is not None:
+            await self._process.stop()
+
+    def log(self) -> list[str]:
+        try:
+            return (self.home / "stdout").read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+
+    async def admin(self, path: str, method: str = "GET") -> str:
+        reader, writer = await asyncio.open_unix_connection(str(self.home / proxy_process.ADMIN))
+        try:
+            writer.write(f"{method} {path} HTTP/1.0\r\nhost: admin\r\n\r\n".encode())
+            return (await reader.read()).partition(b"\r\n\r\n")[2].decode()
+        finally:
+            writer.close()
