@@ -277,7 +277,7 @@ class Walker:
                     continue
                 name = int(key)
             optional = isinstance(kind.value_type, (inspect.UnionType, inspect.AnyType))
-            out[name] = None if item is None and optional else self.value(_empty(kind.value_type) if item is None else item,
+            out[name] = None if item is None and optional else self.value(empty(kind.value_type) if item is None else item,
                                                                          kind.value_type, (*path, key))
             bad = bad or out[name] is BAD
         return BAD if bad else out
@@ -352,7 +352,7 @@ def _literal(kind: inspect.Type) -> str | None:
     return "" if isinstance(kind, inspect.LiteralType) else None
 
 
-def _empty(kind: inspect.Type) -> Json:
+def empty(kind: inspect.Type) -> Json:
     """What Istio's decoder makes of a null in a map: the empty value of the type."""
     bare = kind.type if isinstance(kind, inspect.Metadata) else kind
     empties: dict[type, Json] = {inspect.StrType: "", inspect.IntType: 0, inspect.BoolType: False, inspect.ListType: []}

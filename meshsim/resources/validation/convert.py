@@ -1,0 +1,68 @@
+"""Istio's own decoding of a spec, which is more lenient than the schema, and its words where even that fails."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any as Json
+
+from msgspec import inspect
+
+from meshsim.errors import Problem
+from meshsim.resources import decode
+from meshsim.resources.reader import Path, Source
+from meshsim.resources.validation.golang import quote
+
+_GO_TYPES = {
+    "object": "map[string]json.RawMessage", "array": "[]json.RawMessage", "string": "string", "integer": "int32", "number": "float64",
+    "boolean": "bool", "duration": "string", "integer or string": "string",
+}  # fmt: skip
+
+
+def convert(value: Json, message: type, source: Source, resource: str) -> tuple[Json, Problem | None]:
+    """The message, or what the decoder says."""
+    problems: list[Problem] = []
+    converted = _GoWalker(source, problems, open_ended=True, quiet=True).convert({} if value is None else value, message, ("spec",))
+    if converted is not None or not problems:
+        return converted, None
+    first = problems[0]
+    return None, Problem("error", first.message, first.location, resource, first.hint)
+
+
+class _GoWalker(decode.Walker):
+    """Words its findings as encoding/json and golang/protobuf do; lets pass what they let pass."""
+
+    def wrong(self, path: Path, value: Json, expected: str, hint: str = "") -> decode.Bad:
+        if expected in ("integer", "number") and isinstance(value, str):
+            first = value[:1]
+            said = f"invalid character {_character(first)} looking for beginning of value" if first else "unexpected end of JSON input"
+            return self.say(path, said, hint)
+        return self.say(path, f"json: cannot unmarshal {_json_name(value, expected)} into Go value of type {_GO_TYPES[expected]}", hint)
+
+    def unknown(self, path: Path, key: str, known: Iterable[str]) -> bool:
+        return False
+
+    def one_of(self, path: Path, given: list[str]) -> bool:
+        return False
+
+    def bad_enum(self, path: Path, value: Json, names: tuple[str, ...], name: str) -> decode.Bad:
+        if isinstance(value, str):
+            return self.say(path, f"unknown value {quote(quote(value))} for enum {name}", decode.nearest(value, names))
+        return self.say(path, f"json: cannot unmarshal {_json_name(value, 'integer')} into Go value of type int32")
+
+    def bad_duration(self, path: Path, error: str) -> decode.Bad:
+        return self.say(path, f"bad Duration: {error}")
+
+    def item(self, value: Json, kind: inspect.Type, path: Path) -> Json:
+        return self.value(decode.empty(kind) if value is None else value, kind, path)
+
+
+def _character(text: str) -> str:
+    return {"'": "'\\''", '"': "'\"'"}.get(text, f"'{text}'")
+
+
+def _json_name(value: Json, expected: str) -> str:
+    if isinstance(value, bool):
+        return "bool"
+    if isinstance(value, float) and expected == "integer":
+        return f"number {value}"
+    return {str: "string", int: "number", float: "number", list: "array", dict: "object"}.get(type(value), "null")

@@ -1,0 +1,231 @@
+"""A document against its kind's CRD schema, in the API server's words.
+
+How this works: three passes, of which the first that finds something ends the matter, as in Istio's own validator: types, bounds,
+required fields and one-of groups; then fields the schema does not know; then the CEL rules.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any as Json
+
+from meshsim.resources.decode import camel, nearest, spell
+from meshsim.resources.reader import Path
+from meshsim.resources.schema import Node
+from meshsim.resources.shape import Rule, Unevaluated
+from meshsim.resources.validation.golang import number, quote
+from meshsim.resources.validation.report import Report
+
+_NAMES = {bool: "boolean", int: "integer", float: "number", str: "string", list: "array", dict: "object", type(None): "null"}
+_YAML_HINT = "YAML reads yes, no, on and off as booleans; quote the text"
+
+
+def check(raw: dict[str, Json], node: Node, required: bool, report: Report, *, snake: bool = False) -> bool:
+    """Whether the schema takes the document. `node` is that of its spec, which is there when `required`.
+
+    With `snake` the names of proto fields pass for those of the schema.
+    """
+    before = len(report.problems)
+    if "spec" not in raw:
+        if required:
+            report.at("spec: Required value", ("spec",))
+        return not required
+    spec = renamed(raw["spec"], node) if snake else raw["spec"]
+    for walk in (_types, _unknown, _rules):
+        walk(spec, node, ("spec",), report)
+        if len(report.problems) > before:
+            return False
+    return True
+
+
+def renamed(value: Json, node: Node) -> Json:
+    """The value with proto names made into the schema's own."""
+    if isinstance(value, list) and node.items is not None:
+        return [renamed(item, node.items) for item in value]
+    if not isinstance(value, dict):
+        return value
+    if node.additional is not None:
+        return {name: renamed(item, node.additional) for name, item in value.items()}
+    out: dict[str, Json] = {}
+    for name, item in value.items():
+        known = name if name in node.properties else camel(name)
+        if known in node.properties:
+            if known == name or known not in value:
+                out[known] = renamed(item, node.properties[known])
+        else:
+            out[name] = item
+    return out
+
+
+def _go(value: Json) -> str:
+    """A value as a Kubernetes error shows it."""
+    if isinstance(value, str):
+        return quote(value)
+    if isinstance(value, bool):
+        return str(value).lower()
+    return number(value) if isinstance(value, (int, float)) else str(value)
+
+
+def _invalid(report: Report, path: Path, shown: str, said: str, hint: str = "") -> None:
+    report.at(f"{spell(path)}: Invalid value: {shown}: {spell(path)} in body {said}", path, hint)
+
+
+def _types(value: Json, node: Node, path: Path, report: Report) -> None:
+    wrong = _wrong_type(value, node)
+    if wrong is not None:
+        expected, found = wrong
+        _invalid(report, path, quote(found), f"must be of type {expected}: {quote(found)}", _hint(value, node))
+    if value is None:
+        return
+    if wrong is not None or not isinstance(value, dict):
+        _one_of(node, None, path, report)
+    if node.enum and not (isinstance(value, str) and value in node.enum):
+        allowed = ", ".join(map(quote, node.enum))
+        hint = nearest(str(value), node.enum)
+        report.at(f"{spell(path)}: Unsupported value: {_go(value)}: supported values: {allowed}", path,
+                  hint if hint.startswith("did") else "")
+    if wrong is not None:
+        return
+    if isinstance(value, str):
+        _text(value, node, path, report)
+    elif isinstance(value, list):
+        _array(value, node, path, report)
+    elif isinstance(value, dict):
+        _object(value, node, path, report)
+    elif isinstance(value, (int, float)):
+        low, high = node.bounds.get("minimum"), node.bounds.get("maximum")
+        if high is not None and value > high:
+            _invalid(report, path, _go(value), f"should be less than or equal to {high}")
+        elif low is not None and value < low:
+            _invalid(report, path, _go(value), f"should be greater than or equal to {low}")
+
+
+def _wrong_type(value: Json, node: Node) -> tuple[str, str] | None:
+    """What was expected and what was found, where they differ."""
+    if not node.type or (value is None and node.nullable):
+        return None
+    found = _NAMES[type(value)]
+    if found == node.type or (found == "integer" and node.type == "number"):
+        return None
+    if found == "number" and node.type == "integer" and float(value).is_integer():
+        return None
+    numeric = node.type == "number" or (node.type == "integer" and "maximum" not in node.bounds and "minimum" not in node.bounds)
+    if numeric and found not in ("string", "array", "null"):
+        return ("double" if node.type == "number" else "int32"), ("double" if found == "number" else "")  # by format, where one is declared
+    return node.type, found
+
+
+def _hint(value: Json, node: Node) -> str:
+    if node.type == "string" and isinstance(value, bool):
+        return _YAML_HINT
+    if node.is_duration and isinstance(value, (int, float)):
+        return f'write the unit too, such as "{value}s"'
+    return "quote it" if node.type == "string" and isinstance(value, (int, float)) else ""
+
+
+def _text(value: str, node: Node, path: Path, report: Report) -> None:
+    limits = node.bounds
+    if "maxLength" in limits and len(value) > limits["maxLength"]:
+        report.at(f"{spell(path)}: Too long: may not be more than {limits['maxLength']} bytes", path)
+    elif "minLength" in limits and len(value) < limits["minLength"]:
+        _invalid(report, path, quote(value), f"should be at least {limits['minLength']} chars long")
+    elif "pattern" in limits and not re.search(limits["pattern"], value):
+        _invalid(report, path, quote(value), f"should match '{limits['pattern']}'")
+
+
+def _array(value: list[Json], node: Node, path: Path, report: Report) -> None:
+    for i, item in enumerate(value):
+        if node.items is not None:
+            _types(item, node.items, (*path, i), report)
+    limits = node.bounds
+    if "minItems" in limits and len(value) < limits["minItems"]:
+        _invalid(report, path, str(len(value)), f"should have at least {limits['minItems']} items")
+    if "maxItems" in limits and len(value) > limits["maxItems"]:
+        report.at(f"{spell(path)}: Too many: {len(value)}: must have at most {limits['maxItems']} items", path)
+    for key in limits.get("listMapKeys", ()):
+        seen: list[Json] = []
+        for i, item in enumerate(value):
+            name = item.get(key) if isinstance(item, dict) else None
+            if name in seen:
+                report.at(f"{spell((*path, i))}: Duplicate value: {{{quote(key)}:{_go(name)}}}", (*path, i))
+            seen.append(name)
+
+
+def _object(value: dict[str, Json], node: Node, path: Path, report: Report) -> None:
+    limits = node.bounds
+    if "maxProperties" in limits and len(value) > limits["maxProperties"]:
+        report.at(f"{spell(path)}: Too many: {len(value)}: must have at most {limits['maxProperties']} items", path)
+        return
+    if "minProperties" in limits and len(value) < limits["minProperties"]:
+        _invalid(report, path, str(len(value)), f"should have at least {limits['minProperties']} properties")
+        return
+    _one_of(node, value, path, report)
+    for name, item in value.items():
+        child = node.properties.get(name) or node.additional
+        if child is not None:
+            _types(item, child, (*path, name), report)
+    for name in node.shape.required:
+        if name not in value:
+            similar = nearest(name, [given for given in value if given not in node.properties])
+            hint = f"not {similar.removeprefix('did you mean ').removesuffix('?')}" if similar.startswith("did") else ""
+            report.at(f"{spell((*path, name))}: Required value", (*path, name), hint)
+
+
+def _one_of(node: Node, value: dict[str, Json] | None, path: Path, report: Report) -> None:
+    """`value` None: something that is no mapping, for which every alternative holds."""
+    failed = 0
+    groups = [group for group in node.shape.one_of if len(group) > 1]
+    for group in groups:
+        given = list(group) if value is None else [name for name in group if name in value]
+        if len(given) > 1:
+            failed += 1
+            where = (*path, given[1]) if value is not None else path
+            report.at(f'<nil>: Invalid value: "": "{spell(path)}" must validate one and only one schema (oneOf). Found {len(given)} '
+                      "valid alternatives", where, f"give only one of {', '.join(given)}" if value is not None else "")
+    if failed and len(groups) > 1:
+        none = ". None validated" if failed == len(groups) else ""
+        report.at(f'<nil>: Invalid value: "": "{spell(path)}" must validate all the schemas (allOf){none}', path)
+
+
+def _unknown(value: Json, node: Node, path: Path, report: Report) -> None:
+    if isinstance(value, list) and node.items is not None:
+        for i, item in enumerate(value):
+            _unknown(item, node.items, (*path, i), report)
+    elif isinstance(value, dict):
+        for name in value:
+            child = node.properties.get(name) or node.additional
+            if child is not None:
+                _unknown(value[name], child, (*path, name), report)
+            elif node.type:
+                known = camel(name)
+                hint = f'did you mean "{known}"?' if known in node.properties else nearest(name, node.properties)
+                report.at(f"unknown fields [{spell((*path, name))}]", (*path, name), hint)
+
+
+def _rules(value: Json, node: Node, path: Path, report: Report, shown: str | None = None) -> None:
+    where = shown if shown is not None else spell(path)
+    if value is None:
+        return
+    for rule in node.rules:
+        _rule(rule, value, node, path, where, report)
+    if isinstance(value, list) and node.items is not None:
+        for i, item in enumerate(value):
+            _rules(item, node.items, (*path, i), report, f"{where}[{i}]")
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            if name in node.properties:
+                _rules(item, node.properties[name], (*path, name), report, f"{where}.{name}")
+            elif node.additional is not None:
+                _rules(item, node.additional, (*path, name), report, f"{where}[{name}]")
+
+
+def _rule(rule: Rule, value: Json, node: Node, path: Path, where: str, report: Report) -> None:
+    try:
+        if rule.holds(value):
+            return
+    except Unevaluated as e:
+        report.at(f"{where}: Invalid value: {quote(node.type)}: {e} evaluating rule: {rule.message}", path,
+                  'a duration is a number with a unit, such as "10s"' if node.is_duration else "")
+        return
+    shown = "" if isinstance(value, (dict, list)) else f"{_go(value)}: "
+    report.at(f"{where}: Invalid value: {shown}{rule.message}", path)
