@@ -94,14 +94,15 @@ class Network(Protocol):
     async def connect(self, source: str, destination: Address) -> Connection:
         """Open a connection from the pod with address `source`, past its own sidecar (as its proxy does).
 
-        The pod's own address or a loopback one means the application behind the pod's sidecar, if there is one.
+        A loopback address means the application behind the pod's sidecar; the pod's own address means what others reach there, its
+        sidecar's inbound side where it has one (Istio's rule for a proxy that dials its own pod).
         Raises OSError as a real `connect` would; waits for ever where packets are dropped, so callers bring their own time limit.
         """
 
     async def capture(self, source: str, destination: Address) -> Connection:
         """Open a connection as an application in the pod would: it lands in the pod's sidecar, whatever the destination.
 
-        Without a sidecar in that pod it is `connect`.
+        Without a sidecar in that pod it is `connect`; and what a pod opens to itself is not redirected.
         """
 
     async def resolve(self, name: str) -> list[str]:

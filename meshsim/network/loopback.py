@@ -70,29 +70,36 @@ class LoopbackNetwork:
         behind = directory.services.get(str(destination))
         if behind:
             destination = Address.parse(behind[0] if len(behind) == 1 else self._rng.choice(behind))
-        origin = Address(source, next(self._ports))
-        if destination.host == source or destination.is_loopback:
-            inner = Address("127.0.0.1", destination.port)
-            try:
-                return await self._dial(self.path(inner, source), origin, destination)
-            except (FileNotFoundError, ConnectionRefusedError):
-                if destination.is_loopback:
-                    raise ConnectionRefusedError(errno.ECONNREFUSED, f"nothing listens on {destination} in pod {source}") from None
+        if destination.is_loopback:
+            return await self._inside(source, destination)
         capture = directory.pods.get(destination.host)
-        path = _inbound(capture, destination.port) if capture and destination.host != source else ""
-        try:
-            return await self._dial(path or self.path(destination), origin, destination)
-        except FileNotFoundError:
-            raise ConnectionRefusedError(errno.ECONNREFUSED, f"nothing listens on {destination}") from None
+        path = _inbound(capture, destination.port) if capture else ""
+        return await self._reach(path or self.path(destination), source, destination)
 
     async def capture(self, source: str, destination: Address) -> Connection:
         capture = self.directory.pods.get(source)
-        if not capture or not capture.outbound or destination.is_loopback or destination.host == source:
+        if destination.is_loopback or not capture or not capture.outbound:
             return await self.connect(source, destination)
+        if destination.host == source:
+            return await self._inside(source, destination)
+        return await self.redirect(source, destination)
+
+    async def redirect(self, source: str, destination: Address) -> Connection:
+        """Open a connection that lands in the pod's sidecar whatever the destination, its own address too."""
+        capture = self.directory.pods.get(source)
+        if capture is None or not capture.outbound:
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"pod {source} has no sidecar")
+        return await self._reach(capture.outbound, source, destination)
+
+    async def _inside(self, pod: str, destination: Address) -> Connection:
+        """To the application behind the pod's sidecar."""
+        return await self._reach(self.path(Address("127.0.0.1", destination.port), pod), pod, destination)
+
+    async def _reach(self, path: str, source: str, destination: Address) -> Connection:
         try:
-            return await self._dial(capture.outbound, Address(source, next(self._ports)), destination)
+            return await self._dial(path, Address(source, next(self._ports)), destination)
         except FileNotFoundError:
-            raise ConnectionRefusedError(errno.ECONNREFUSED, f"the sidecar of {source} is not running") from None
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"nothing listens on {destination}") from None
 
     async def resolve(self, name: str) -> list[str]:
         return self.directory.resolve(name)

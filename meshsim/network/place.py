@@ -17,6 +17,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import quote
 
 import msgspec
@@ -25,7 +26,7 @@ from meshsim import xds
 from meshsim.xds.endpoint import ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints
 from meshsim.xds.http_connection_manager import HttpConnectionManager
 from meshsim.xds.http_filters import IstioAlpn
-from meshsim.xds.listener import FilterChain, ListenerFilter, OriginalDst, ProxyProtocol
+from meshsim.xds.listener import FilterChain, Listener, ListenerFilter, OriginalDst, ProxyProtocol
 from meshsim.xds.message import Address, ConfigSource, PathConfigSource, Pipe, SocketAddress, TypedStruct
 from meshsim.xds.route import RouteConfiguration
 from meshsim.xds.tls import (
@@ -53,6 +54,8 @@ _ALPN_HTTP2 = ["istio-h2", "istio", "h2"]
 _NO_SECRET_TIMEOUT = "0.2s"  # how long a proxy waits for a secret that nothing supplies; istiod's is 15 s, and nobody gains by waiting
 _WILDCARDS = {"0.0.0.0", "::"}
 _MAX_FILE_NAME = 200
+
+_M = TypeVar("_M")
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,6 +138,17 @@ def write(placed: xds.ProxyConfig, site: Site) -> None:
         for path in (site.folder / kind).glob("*.json"):
             if path not in files:
                 path.unlink()
+
+
+def read(folder: Path) -> xds.ProxyConfig:
+    """The configuration in a proxy's folder. Raises OSError or msgspec.ValidationError for a folder that `write` did not fill."""
+    return xds.ProxyConfig(
+        listeners=_read(folder / "lds.json", Listener),
+        clusters=_read(folder / "cds.json", xds.Cluster),
+        routes=[r for path in sorted((folder / "rds").glob("*.json")) for r in _read(path, RouteConfiguration)],
+        endpoints=[e for path in sorted((folder / "eds").glob("*.json")) for e in _read(path, ClusterLoadAssignment)],
+        secrets=[s for path in sorted((folder / "sds").glob("*.json")) for s in _read(path, Secret)],
+    )
 
 
 def write_secret(secret: Secret, site: Site) -> None:
@@ -302,6 +316,12 @@ def _is_empty(secret: Secret) -> bool:
 def _resource(type_name: str, message: xds.message.Message) -> bytes:
     """A resource of a DiscoveryResponse: the message with its type in front."""
     return b'{"@type":"type.googleapis.com/' + type_name.encode() + b'",' + xds.encode(message)[1:]
+
+
+def _read(path: Path, kind: type[_M]) -> list[_M]:
+    """The resources of a DiscoveryResponse."""
+    response = msgspec.json.decode(path.read_bytes(), type=dict[str, msgspec.Raw])
+    return [msgspec.json.decode(raw, type=kind) for raw in msgspec.json.decode(response["resources"], type=list[msgspec.Raw])]
 
 
 def _write_response(path: Path, resources: list[bytes]) -> None:

@@ -114,7 +114,7 @@ class Pools:
         stats.inc(prefix + "upstream_cx_total")
         try:
             async with asyncio.timeout(cluster.connect_timeout):
-                return await self._open(host, way, downstream)
+                return await self._open(_place(cluster, host), way, downstream)
         except TimeoutError:
             stats.inc(prefix + "upstream_cx_connect_timeout")
             stats.inc(prefix + "upstream_cx_connect_fail")
@@ -133,9 +133,9 @@ class Pools:
         for client in list(self._all):
             client.close()
 
-    async def _open(self, host: Host, way: Transport, downstream: Downstream) -> tuple[Opened, str]:
+    async def _open(self, place: Address, way: Transport, downstream: Downstream) -> tuple[Opened, str]:
         prepared = self._core.tls.upstream(way.tls, way.alpn) if way.tls is not None else None
-        connection = await self._core.pod.connect(Address(*host.address))
+        connection = await self._core.pod.connect(place)
         loop = self._core.loop
         opened = Opened()
         if prepared is None:
@@ -288,6 +288,14 @@ class Opened(asyncio.Protocol):
     def resume_writing(self) -> None:
         if self._user is not None:
             self._user.resume_writing()
+
+
+def _place(cluster: Cluster, host: Host) -> Address:
+    """Where a host is: inside the pod for a cluster that binds to a loopback address (Istio's inbound ones, to 127.0.0.6)."""
+    bind = cluster.config.upstream_bind_config
+    own = bind.source_address.address if bind and bind.source_address else ""
+    inside = Address(own).is_loopback if own else False
+    return Address("127.0.0.1", host.address.port) if inside else Address(*host.address)
 
 
 def _header(way: Transport, downstream: Downstream) -> bytes:

@@ -13,6 +13,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import Any as Json
 
@@ -125,7 +126,7 @@ class LiveCase:
         self._lines.clear()
         outside.take()
         began = time.time()
-        seen = await client.make_call(call, network.pod(caller["ip"]).capture, resolve, self._certificates.roots)
+        seen = await client.make_call(call, partial(network.redirect, caller["ip"]), resolve, self._certificates.roots)
         await _settle(outside, running)
         own = [pair for pair in self._lines if pair[0] >= began]  # not what an earlier call (a loop) left running
         lines = [line for _, line in sorted(own, key=lambda pair: pair[0])]

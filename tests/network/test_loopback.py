@@ -107,11 +107,15 @@ async def test_a_captured_pod_s_traffic_goes_to_its_pipes(folder: Path) -> None:
     header = proxy_protocol.decode(arrived.sock.recv(100))
     assert header is not None and header.source is not None and header.source.host == GATEWAY
 
-    own = await network.connect(SLEEP, Address(SLEEP, 8080))  # the sidecar, to the application behind it
+    own = await network.connect(SLEEP, Address("127.0.0.1", 8080))  # the sidecar, to the application behind it
     inside = await app.next()
+    around = await network.connect(SLEEP, Address(SLEEP, 8080))  # the sidecar, to its own pod: back in by the front door
+    back = await into.next()
+    direct = await network.capture(SLEEP, Address(SLEEP, 8080))  # the application, to itself
+    itself = await app.next()
     with pytest.raises(ConnectionRefusedError):
         await network.connect(GATEWAY, Address(SLEEP, 9090))  # not redirected, and nobody there
-    for c in (captured, connection, visitor, arrived, own, inside):
+    for c in (captured, connection, visitor, arrived, own, inside, around, back, direct, itself):
         c.sock.close()
     await network.close()
 
