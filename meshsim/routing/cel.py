@@ -70,7 +70,8 @@ def _milliseconds(entry: Entry) -> Json:
     return int(((entry.end or entry.start) - entry.start) * 1000 + 1e-4)
 
 
-_FLAG_BITS = (
+# Every response flag, in the order of Envoy's bits, which is the order it prints them in.
+FLAGS = (
     "LH", "UH", "UT", "LR", "UR", "UF", "UC", "UO", "NR", "DI", "FI", "RL", "UAEX", "RLSE", "DC", "URX", "SI", "IH", "DPE", "UMSDR", "RFCF",
     "NFCF", "DT", "UPE", "NC", "OM", "DF", "DO", "DR", "UDO",
 )  # fmt: skip
@@ -91,7 +92,7 @@ ATTRIBUTES: dict[str, Term] = {
     "request.duration": _milliseconds,
     "response.code": _http(lambda e: _given(e.code or None)),
     "response.code_details": lambda e: _given(e.details),
-    "response.flags": lambda e: sum(1 << i for i, flag in enumerate(_FLAG_BITS) if flag in e.flags),
+    "response.flags": lambda e: sum(1 << i for i, flag in enumerate(FLAGS) if flag in e.flags),
     "response.headers": _http(lambda e: dict(e.response_headers)),
     "response.trailers": _http(lambda e: dict(e.response_trailers)),
     "response.size": lambda e: e.sent,
