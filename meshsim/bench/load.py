@@ -1,0 +1,276 @@
+"""The load client, a process of its own: `python -m meshsim.bench.load`, a `Load` as JSON on standard input, a `Result` on standard output.
+
+How this works: one thread, one epoll, no event loop library, so that the client costs little beside what it measures. Closed: each of N
+connections sends its next request when it has the answer; that measures capacity. Open: requests are due at fixed times whatever
+the answers do, and a latency counts from when a request was *due*, so that a stall of the proxy counts for every request it made
+wait (no coordinated omission). A request without a free connection waits in the client, on the clock.
+
+`started` on a line of its own says that the warm-up is over, so that the parent can look at the clocks of the processes.
+"""
+
+from __future__ import annotations
+
+import resource
+import select
+import socket
+import sys
+import time
+from collections import deque
+from typing import Literal
+
+import msgspec
+
+from meshsim.bench.histogram import Histogram
+
+STARTED = "started"
+_CHUNK = 256 * 1024
+_HEAD_END = b"\r\n\r\n"
+_LENGTH = b"content-length: "
+_GIVE_UP = 10.0  # seconds an answer may take
+
+
+class Load(msgspec.Struct, kw_only=True):
+    """What to do to whom.
+
+    path: the Unix socket to connect to, else `host` and `port`. opening: bytes that a connection begins with, such as a PROXY header.
+    request: the bytes of a request. answer: how many bytes an answer has, 0 for an HTTP/1.1 message with a content-length.
+    mode: `closed`, or `open` at `rate` requests a second. fresh: a new connection for every request.
+    """
+
+    path: str = ""
+    host: str = ""
+    port: int = 0
+    opening: bytes = b""
+    request: bytes = b""
+    answer: int = 0
+    mode: Literal["closed", "open"] = "closed"
+    rate: float = 0.0
+    connections: int = 1
+    fresh: bool = False
+    warmup: float = 0.5
+    seconds: float = 2.0
+
+
+class Result(msgspec.Struct, kw_only=True):
+    """What came of it, without the warm-up. received: bytes. cpu: seconds of this process. late: requests that were due and not sent."""
+
+    requests: int
+    errors: int
+    received: int
+    elapsed: float
+    cpu: float
+    latencies: dict[int, int]
+    first_error: str = ""
+    late: int = 0
+
+    @property
+    def histogram(self) -> Histogram:
+        return Histogram(self.latencies)
+
+    @property
+    def rate(self) -> float:
+        return self.requests / self.elapsed if self.elapsed else 0.0
+
+
+class Refused(Exception):
+    """An answer that is none, or none at all."""
+
+
+class _Connection:
+    """One connection, and the request under way on it. `due` is when that request should have been sent, in nanoseconds."""
+
+    __slots__ = ("due", "head", "left", "received", "sock")
+
+    def __init__(self, sock: socket.socket):
+        self.sock, self.due, self.head, self.left, self.received = sock, 0, b"", -1, 0
+
+    def take(self, buffer: memoryview, answer: int) -> bool:
+        """Read what there is; whether the answer is complete. Raises Refused."""
+        size = self.sock.recv_into(buffer)
+        if not size:
+            raise Refused("the connection was closed")
+        self.received += size
+        if self.left < 0:
+            if answer:
+                self.left = answer - size
+            else:
+                self._take_head(bytes(buffer[:size]))
+        else:
+            self.left -= size
+        return self.left == 0
+
+    def _take_head(self, data: bytes) -> None:
+        self.head = data = self.head + data if self.head else data
+        end = data.find(_HEAD_END)
+        if end < 0:
+            return
+        if not data.startswith(b"HTTP/1.1 200"):
+            raise Refused(data[:end].decode("latin-1"))
+        at = data.lower().find(_LENGTH, 0, end)
+        if at < 0:
+            raise Refused("an answer without content-length")
+        at += len(_LENGTH)
+        self.left = int(data[at : data.index(b"\r", at)]) - (len(data) - end - len(_HEAD_END))
+
+    def ready(self) -> None:
+        self.head, self.left = b"", -1
+
+
+class Client:
+    """Carries out one Load."""
+
+    def __init__(self, load: Load):
+        self.load = load
+        self._epoll = select.epoll()
+        self._connections: dict[int, _Connection] = {}
+        self._free: deque[_Connection] = deque()
+        self._buffer = memoryview(bytearray(_CHUNK))
+        self._latencies: list[int] = []
+        self._received = self._errors = 0
+        self._first_error = ""
+
+    def run(self) -> Result:
+        """Connect, warm up, measure."""
+        load = self.load
+        if not load.fresh:
+            for _ in range(load.connections):
+                self._free.append(self._connect())
+        self._drive(load.warmup)
+        self._latencies.clear()
+        self._received = self._errors = 0
+        self._first_error = ""
+        print(STARTED, flush=True)
+        cpu, begin = time.process_time(), time.perf_counter()
+        late = self._drive(load.seconds)
+        elapsed = time.perf_counter() - begin
+        histogram = Histogram()
+        cpu = time.process_time() - cpu
+        histogram.extend(self._latencies)
+        return Result(
+            requests=len(self._latencies), errors=self._errors, received=self._received, elapsed=elapsed, cpu=cpu,
+            latencies=histogram.counts, first_error=self._first_error, late=late,
+        )
+
+    def close(self) -> None:
+        for connection in self._connections.values():
+            connection.sock.close()
+        self._epoll.close()
+
+    def _drive(self, seconds: float) -> int:
+        """Work for that long; the number of requests that were due and never sent."""
+        if self.load.mode == "open":
+            return self._open(seconds)
+        self._closed(seconds)
+        return 0
+
+    def _closed(self, seconds: float) -> None:
+        now = time.perf_counter_ns()
+        end = now + int(seconds * 1e9)
+        while self._free:
+            self._send(self._free.popleft(), now)
+        if self.load.fresh:
+            while len(self._connections) < self.load.connections:
+                self._send_fresh(time.perf_counter_ns())
+        while (now := time.perf_counter_ns()) < end:
+            for number, _ in self._epoll.poll(_GIVE_UP):
+                if self._answered(number):
+                    again = time.perf_counter_ns()
+                    if self.load.fresh:
+                        self._send_fresh(again)
+                    else:
+                        self._send(self._free.popleft(), again)
+            self._stuck(now)
+
+    def _open(self, seconds: float) -> int:
+        gap = 1e9 / self.load.rate
+        begin = time.perf_counter_ns()
+        end, sent = begin + int(seconds * 1e9), 0
+        while (now := time.perf_counter_ns()) < end:
+            while begin + int(sent * gap) <= now and (self._free or self.load.fresh):
+                if self.load.fresh:
+                    self._send_fresh(begin + int(sent * gap))
+                else:
+                    self._send(self._free.popleft(), begin + int(sent * gap))
+                sent += 1
+            due = begin + int(sent * gap)
+            wait = max(0.0, (due - time.perf_counter_ns()) / 1e9) if self._free or self.load.fresh else 0.05
+            if select.select([self._epoll], [], [], wait)[0]:  # epoll itself knows milliseconds only
+                for number, _ in self._epoll.poll(0):
+                    self._answered(number)
+        return max(0, int(seconds * self.load.rate) - sent)
+
+    def _connect(self) -> _Connection:
+        load = self.load
+        family, place = (socket.AF_UNIX, load.path) if load.path else (socket.AF_INET, (load.host, load.port))
+        sock = socket.socket(family, socket.SOCK_STREAM)
+        if not load.path:
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.connect(place)
+        sock.setblocking(False)
+        if load.opening:
+            sock.send(load.opening)
+        connection = _Connection(sock)
+        self._connections[sock.fileno()] = connection
+        self._epoll.register(sock, select.EPOLLIN)
+        return connection
+
+    def _send(self, connection: _Connection, due: int) -> None:
+        connection.due = due
+        connection.sock.send(self.load.request)
+
+    def _send_fresh(self, due: int) -> None:
+        self._send(self._connect(), due)
+
+    def _answered(self, number: int) -> bool:
+        """Take what a connection has to say; whether it may send again."""
+        connection = self._connections[number]
+        try:
+            if not connection.take(self._buffer, self.load.answer):
+                return False
+        except BlockingIOError:
+            return False
+        except (OSError, Refused) as e:
+            self._errors += 1
+            self._first_error = self._first_error or str(e)
+            self._drop(connection)
+            if not self.load.fresh:
+                self._free.append(self._connect())
+            if self._errors > 1000:
+                raise Refused(f"more than 1000 errors, the first: {self._first_error}") from None
+            return True
+        self._latencies.append(time.perf_counter_ns() - connection.due)
+        self._received += connection.received
+        connection.received = 0
+        connection.ready()
+        if self.load.fresh:
+            self._drop(connection)
+        else:
+            self._free.append(connection)
+        return True
+
+    def _drop(self, connection: _Connection) -> None:
+        del self._connections[connection.sock.fileno()]
+        connection.sock.close()
+
+    def _stuck(self, now: int) -> None:
+        limit = now - int(_GIVE_UP * 1e9)
+        if not self._latencies and any(c.due and c.due < limit for c in self._connections.values()):
+            raise Refused(f"no answer in {_GIVE_UP:.0f} s")
+
+
+def main() -> None:
+    load = msgspec.json.decode(sys.stdin.buffer.read(), type=Load)
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (limit[1], limit[1]))
+    client = Client(load)
+    try:
+        result = client.run()
+    except (OSError, Refused) as e:
+        sys.exit(f"load: {e}")
+    finally:
+        client.close()
+    print(msgspec.json.encode(result).decode(), flush=True)
+
+
+if __name__ == "__main__":
+    main()

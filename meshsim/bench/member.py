@@ -1,0 +1,65 @@
+"""The process of an asyncio proxy under load: `python -m meshsim.bench.member FOLDER`.
+
+What a mesh's own process does (processes/proxy.py), on the flat network of the bench, with a choice of loop and codec and a profile if asked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import cProfile
+import sys
+from pathlib import Path
+
+import msgspec
+
+from meshsim.bench.flat import FlatNetwork
+from meshsim.network import place
+from meshsim.processes.child import Lifeline
+from meshsim.proxy import parsers
+from meshsim.proxy.proxy import Proxy
+
+FILE, PROFILE = "member.json", "profile"
+
+
+class Settings(msgspec.Struct):
+    """address: where it connects from. loop: `uvloop` or `asyncio`. codec: `httptools` or `h11`. profile: write a cProfile at the end."""
+
+    address: str
+    loop: str = "uvloop"
+    codec: str = "httptools"
+    profile: bool = False
+
+
+async def main(folder: Path, settings: Settings) -> None:
+    if settings.codec == "h11":
+        from meshsim.proxy import with_h11
+
+        parsers.fastest = lambda: with_h11
+    lifeline = Lifeline()
+    network = FlatNetwork()
+    proxy = Proxy(place.read(folder), network.pod(settings.address))
+    await proxy.start()
+    profile = cProfile.Profile() if settings.profile else None
+    if profile:
+        profile.enable()
+    await lifeline.serve()
+    if profile:
+        profile.disable()
+        profile.dump_stats(folder / PROFILE)
+    await proxy.close()
+    await network.close()
+
+
+def start() -> None:
+    folder = Path(sys.argv[1])
+    settings = msgspec.json.decode((folder / FILE).read_bytes(), type=Settings)
+    if settings.loop == "uvloop":
+        import uvloop
+
+        uvloop.run(main(folder, settings))
+    else:
+        asyncio.run(main(folder, settings))
+
+
+if __name__ == "__main__":
+    start()

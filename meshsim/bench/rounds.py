@@ -1,0 +1,188 @@
+"""Interleaved rounds: each engine in turn, again and again, so that what disturbs the machine disturbs them all.
+
+A ratio is taken within a round and the median of those counts, with the smallest and the largest beside it. No ratio is given
+when client and origin were busy for more than nine tenths of their core: what is measured then is the client.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any as Json
+
+import msgspec
+
+from meshsim.bench import engines
+from meshsim.bench.engines import Engine, Stage
+from meshsim.bench.histogram import Histogram
+from meshsim.bench.legs import Leg
+from meshsim.bench.load import STARTED, Load, Result
+from meshsim.errors import MeshsimError
+from meshsim.processes import python
+
+FULL = 0.9  # of the core of client and origin
+DIRECT = "direct"
+LIMIT = 60.0  # seconds beyond its own time that a load may take
+Progress = Callable[[str], None]
+
+
+class LoadFailed(MeshsimError):
+    """The load could not be carried out; the text says why."""
+
+
+class Sample(msgspec.Struct, kw_only=True):
+    """One engine in one round. cpu: seconds by process (`client`, `origin`, then each proxy). memory: bytes of each proxy."""
+
+    engine: str
+    requests: int
+    errors: int
+    received: int
+    elapsed: float
+    cpu: dict[str, float]
+    memory: list[int] = []
+    latencies: dict[int, int] = {}
+    first_error: str = ""
+    late: int = 0
+
+    @property
+    def rate(self) -> float:
+        return self.requests / self.elapsed
+
+    @property
+    def proxies_cpu(self) -> float:
+        return sum(seconds for name, seconds in self.cpu.items() if name.startswith("proxy"))
+
+    @property
+    def client_share(self) -> float:
+        """How much of their core client and origin used."""
+        return (self.cpu["client"] + self.cpu["origin"]) / self.elapsed
+
+
+class Measured(msgspec.Struct, kw_only=True):
+    """One leg on some engines. Each list of `rounds` holds a sample of every engine."""
+
+    leg: str
+    title: str
+    bulk: bool = False
+    rounds: list[list[Sample]] = []
+
+    @property
+    def engines(self) -> list[str]:
+        return [s.engine for s in self.rounds[0]] if self.rounds else []
+
+    def samples(self, engine: str) -> list[Sample]:
+        return [s for r in self.rounds for s in r if s.engine == engine]
+
+    def latencies(self, engine: str) -> Histogram:
+        total = Histogram()
+        for sample in self.samples(engine):
+            total.add(Histogram(sample.latencies))
+        return total
+
+    def work(self, sample: Sample) -> float:
+        """What counts: requests a second, or bytes a second."""
+        return sample.received / sample.elapsed if self.bulk else sample.rate
+
+    def median(self, engine: str, value: Callable[[Sample], float]) -> float:
+        return statistics.median(value(s) for s in self.samples(engine))
+
+    def ratios(self, engine: str, other: str) -> list[float]:
+        """`engine` over `other` in every round where both did something."""
+        pairs = zip(self.samples(engine), self.samples(other), strict=True)
+        return [self.work(a) / self.work(b) for a, b in pairs if self.work(b)]
+
+    def is_client_bound(self, engine: str) -> bool:
+        return self.median(engine, lambda s: s.client_share) > FULL
+
+
+async def measure(leg: Leg, names: Sequence[str], *, rounds: int, seconds: float, rate: float = 0.0, progress: Progress = lambda _: None) -> Measured:
+    """Run a leg on each engine in turn, `rounds` times. rate: an open load of that many requests a second, else a closed one."""
+    measured = Measured(leg=leg.name, title=leg.title, bulk=leg.bulk)
+    async with Stage(leg) as stage:
+        if leg.only_direct:
+            for number in range(rounds):
+                progress(f"{leg.name}: round {number + 1} of {rounds}")
+                measured.rounds.append([await _sample(DIRECT, stage, None, _shaped(stage.direct(), seconds, rate))])
+            return measured
+        made = [engines.make(name, stage) for name in names]
+        try:
+            for engine in made:
+                await engine.start()
+            for number in range(rounds):
+                order = made if number % 2 == 0 else made[::-1]
+                samples = []
+                for engine in order:
+                    progress(f"{leg.name}: round {number + 1} of {rounds}, {engine.name}")
+                    samples.append(await _sample(engine.name, stage, engine, _shaped(stage.captured(engine.pipe), seconds, rate)))
+                measured.rounds.append(samples if order is made else samples[::-1])
+        finally:
+            await asyncio.gather(*(engine.stop() for engine in made))
+    return measured
+
+
+def _shaped(load: Load, seconds: float, rate: float) -> Load:
+    return msgspec.structs.replace(load, seconds=seconds, mode="open" if rate else "closed", rate=rate)
+
+
+async def _sample(name: str, stage: Stage, engine: Engine | None, load: Load) -> Sample:
+    watched = {"origin": stage.origin.pid}
+    watched |= {f"proxy {number}": pid for number, pid in enumerate(engine.pids if engine else ())}
+    before: dict[str, float] = {}
+
+    def started() -> None:
+        before.update({who: engines.cpu_seconds(pid) for who, pid in watched.items()})
+
+    result = await run_load(load, started)
+    cpu = {who: engines.cpu_seconds(pid) - before[who] for who, pid in watched.items()}
+    return Sample(
+        engine=name, requests=result.requests, errors=result.errors, received=result.received, elapsed=result.elapsed,
+        cpu={"client": result.cpu, **cpu}, memory=[engines.memory(pid) for pid in (engine.pids if engine else ())],
+        latencies=result.latencies, first_error=result.first_error, late=result.late,
+    )
+
+
+async def run_load(load: Load, started: Callable[[], None] = lambda: None) -> Result:
+    """Carry out a load in a process of its own; `started` is called when its warm-up is over. Raises LoadFailed."""
+    process = await asyncio.create_subprocess_exec(
+        *python("meshsim.bench.load"), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
+        preexec_fn=engines.pinned(engines.cores()[1]), limit=1 << 26,
+    )
+    assert process.stdin and process.stdout and process.stderr
+    try:
+        async with asyncio.timeout(load.warmup + load.seconds + LIMIT):
+            process.stdin.write(msgspec.json.encode(load))
+            process.stdin.close()
+            first = await process.stdout.readline()
+            if first.strip() == STARTED.encode():
+                started()
+            last = await process.stdout.readline()
+            words = (await process.stderr.read()).decode(errors="replace").strip()
+            await process.wait()
+    except TimeoutError:
+        raise LoadFailed("the load client did not end") from None
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+    if not last:
+        raise LoadFailed(words or "the load client ended without a word")
+    return msgspec.json.decode(last, type=Result)
+
+
+def machine() -> dict[str, Json]:
+    """What a report says of where it was measured."""
+    import os
+    import platform
+
+    model = next((line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
+    return {"python": sys.version.split()[0], "system": platform.platform(), "cpu": model, "cores": os.cpu_count() or 0}
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        with open(path) as file:
+            return file.read().splitlines()
+    except OSError:
+        return []
