@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from meshsim.resources.message import Message, PortSelector, WorkloadLabelSelector
+from meshsim.resources.message import Message, OneOfMessage, PortSelector, WorkloadLabelSelector
 from meshsim.resources.shape import AnyDuration, Duration, Shape, UInt32, UInt64, bounds, enum
 
 _API = "istio.networking.v1alpha3"
@@ -43,7 +43,7 @@ class MagLev(Message):
     table_size: UInt64 = 0
 
 
-class ConsistentHash(Message):
+class ConsistentHash(OneOfMessage):
     SHAPE: ClassVar[Shape] = Shape(
         one_of=(("httpHeaderName", "httpCookie", "useSourceIp", "httpQueryParameterName"), ("ringHash", "maglev"))
     )
@@ -97,7 +97,7 @@ class Warmup(Message):
     aggression: Annotated[float, bounds(minimum=0)] | None = None
 
 
-class LoadBalancerSettings(Message):
+class LoadBalancerSettings(OneOfMessage):
     SHAPE: ClassVar[Shape] = Shape(one_of=(("simple", "consistentHash", "backendUtilization"),))
 
     simple: SimpleLb | None = None

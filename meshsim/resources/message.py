@@ -20,7 +20,27 @@ class OpenMessage(Message, forbid_unknown_fields=False):
     """A message of Kubernetes' own, of which only the part that matters here is declared."""
 
 
-class StringMatch(Message):
+class OneOfMessage(Message):
+    """A message of whose `SHAPE.one_of` groups at most one field each may be set; ValueError otherwise."""
+
+    def __post_init__(self) -> None:
+        for group in _groups(type(self)):
+            if sum(getattr(self, name) is not None for name in group) > 1:
+                raise ValueError(f"only one of {', '.join(group)} can be given")
+
+
+_GROUPS: dict[type, tuple[tuple[str, ...], ...]] = {}
+
+
+def _groups(message: type[Message]) -> tuple[tuple[str, ...], ...]:
+    """The one-of groups by the fields' names in Python."""
+    if message not in _GROUPS:
+        names = dict(zip(message.__struct_encode_fields__, message.__struct_fields__, strict=True))
+        _GROUPS[message] = tuple(tuple(names[field] for field in group) for group in message.SHAPE.one_of)
+    return _GROUPS[message]
+
+
+class StringMatch(OneOfMessage):
     """One of exact, prefix, regex (RE2, whole value); none of them means present."""
 
     SHAPE: ClassVar[Shape] = Shape(one_of=(("exact", "prefix", "regex"),))
@@ -95,7 +115,6 @@ class PolicyTargetReference(Message):
 Struct = dict[str, Json]
 
 __all__ = [
-    "ONE_TARGET",
-    "LabelSelector", "LabelSelectorRequirement", "Labels", "Message", "OpenMessage", "Percent", "PolicyTargetReference", "PortSelector",
-    "StringMatch", "Struct", "WorkloadLabelSelector", "WorkloadSelector", "seconds",
+    "ONE_TARGET", "LabelSelector", "LabelSelectorRequirement", "Labels", "Message", "OneOfMessage", "OpenMessage", "Percent",
+    "PolicyTargetReference", "PortSelector", "StringMatch", "Struct", "WorkloadLabelSelector", "WorkloadSelector", "seconds",
 ]

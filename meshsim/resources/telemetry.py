@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Annotated, ClassVar, Literal
 from typing import Any as Json
 
-from meshsim.resources.message import ONE_TARGET, Message, PolicyTargetReference, WorkloadLabelSelector
+from meshsim.resources.message import ONE_TARGET, Message, OneOfMessage, PolicyTargetReference, WorkloadLabelSelector
 from meshsim.resources.shape import Duration, NonEmpty, Rule, Shape, Unevaluated, bounds, enum
 
 WorkloadMode = Annotated[Literal["CLIENT_AND_SERVER", "CLIENT", "SERVER"], enum("istio.telemetry.v1alpha1.WorkloadMode")]
@@ -55,7 +55,7 @@ class NamedTag(Message):
     default_value: str = ""
 
 
-class CustomTag(Message):
+class CustomTag(OneOfMessage):
     SHAPE: ClassVar[Shape] = Shape(one_of=(("literal", "environment", "header", "formatter"),))
 
     literal: LiteralTag | None = None
@@ -75,7 +75,7 @@ class Tracing(Message):
     enable_istio_tags: bool | None = None
 
 
-class MetricSelector(Message):
+class MetricSelector(OneOfMessage):
     SHAPE: ClassVar[Shape] = Shape(one_of=(("metric", "customMetric"),))
 
     metric: Metric | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, ClassVar, Literal
 
-from meshsim.resources.message import Message, Percent, PortSelector, StringMatch
+from meshsim.resources.message import Message, OneOfMessage, Percent, PortSelector, StringMatch
 from meshsim.resources.shape import Duration, Shape, UInt32, bounds, enum
 
 DerivePort = Annotated[
@@ -59,7 +59,7 @@ class HttpRouteDestination(Message):
     headers: Headers | None = None
 
 
-class HttpRedirect(Message):
+class HttpRedirect(OneOfMessage):
     SHAPE: ClassVar[Shape] = Shape(one_of=(("port", "derivePort"),))
 
     uri: str = ""
@@ -71,7 +71,7 @@ class HttpRedirect(Message):
     redirect_code: UInt32 = 0
 
 
-class HttpBody(Message):
+class HttpBody(OneOfMessage):
     SHAPE: ClassVar[Shape] = Shape(one_of=(("string", "bytes"),))
 
     string: str | None = None
@@ -110,7 +110,7 @@ class HttpRetry(Message):
     backoff: Duration | None = None
 
 
-class FaultDelay(Message):
+class FaultDelay(OneOfMessage):
     SHAPE: ClassVar[Shape] = Shape(one_of=(("fixedDelay", "exponentialDelay"),))
 
     percent: int = 0  # deprecated
@@ -119,7 +119,7 @@ class FaultDelay(Message):
     percentage: Percent | None = None
 
 
-class FaultAbort(Message):
+class FaultAbort(OneOfMessage):
     SHAPE: ClassVar[Shape] = Shape(one_of=(("httpStatus", "grpcStatus", "http2Error"),))
 
     http_status: int | None = None

@@ -6,7 +6,7 @@ import re
 from typing import Annotated, ClassVar
 from typing import Any as Json
 
-from meshsim.resources.message import Labels, Message
+from meshsim.resources.message import Labels, Message, OneOfMessage
 from meshsim.resources.shape import NonEmpty, Port, Rule, Shape, UInt32, bounds, rules
 
 _PORT_NAME = re.compile("[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?")
@@ -90,7 +90,7 @@ class GrpcProbe(Message):
 _Count = Annotated[int, bounds(minimum=0)]
 
 
-class ReadinessProbe(Message):
+class ReadinessProbe(OneOfMessage):
     SHAPE: ClassVar[Shape] = Shape(one_of=(("httpGet", "tcpSocket", "exec", "grpc"),))
 
     initial_delay_seconds: _Count = 0

@@ -8,7 +8,8 @@ from typing import Any as Json
 from msgspec import inspect
 
 from meshsim.errors import Problem
-from meshsim.resources import decode
+from meshsim.resources import walk
+from meshsim.resources.decode import nearest
 from meshsim.resources.reader import Path, Source
 from meshsim.resources.validation.golang import quote
 
@@ -28,10 +29,10 @@ def convert(value: Json, message: type, source: Source, resource: str) -> tuple[
     return None, Problem("error", first.message, first.location, resource, first.hint)
 
 
-class _GoWalker(decode.Walker):
+class _GoWalker(walk.Walker):
     """Words its findings as encoding/json and golang/protobuf do; lets pass what they let pass."""
 
-    def wrong(self, path: Path, value: Json, expected: str, hint: str = "") -> decode.Bad:
+    def wrong(self, path: Path, value: Json, expected: str, hint: str = "") -> walk.Bad:
         if expected in ("integer", "number") and isinstance(value, str):
             first = value[:1]
             said = f"invalid character {_character(first)} looking for beginning of value" if first else "unexpected end of JSON input"
@@ -44,16 +45,16 @@ class _GoWalker(decode.Walker):
     def one_of(self, path: Path, given: list[str]) -> bool:
         return False
 
-    def bad_enum(self, path: Path, value: Json, names: tuple[str, ...], name: str) -> decode.Bad:
+    def bad_enum(self, path: Path, value: Json, names: tuple[str, ...], name: str) -> walk.Bad:
         if isinstance(value, str):
-            return self.say(path, f"unknown value {quote(quote(value))} for enum {name}", decode.nearest(value, names))
+            return self.say(path, f"unknown value {quote(quote(value))} for enum {name}", nearest(value, names))
         return self.say(path, f"json: cannot unmarshal {_json_name(value, 'integer')} into Go value of type int32")
 
-    def bad_duration(self, path: Path, error: str) -> decode.Bad:
+    def bad_duration(self, path: Path, error: str) -> walk.Bad:
         return self.say(path, f"bad Duration: {error}")
 
     def item(self, value: Json, kind: inspect.Type, path: Path) -> Json:
-        return self.value(decode.empty(kind) if value is None else value, kind, path)
+        return self.value(walk.empty(kind) if value is None else value, kind, path)
 
 
 def _character(text: str) -> str:

@@ -48,8 +48,8 @@ def http_route(http: HttpRoute, report: Report, i: int, *, delegate: bool) -> No
     _cors(http.cors_policy, report, (*at, "corsPolicy"))
     _fault(http.fault, report, (*at, "fault"))
     _mirrors(http, report, at)
-    if http.redirect is not None and (said := _redirect(http.redirect, http.match)):
-        report.error(said, *at, "redirect")
+    if http.redirect is not None:
+        report.check(_redirect(http.redirect, http.match), *at, "redirect")
     _direct_response(http.direct_response, report, (*at, "directResponse"))
     _retries(http.retries, report, (*at, "retries"))
     if http.rewrite is not None:
