@@ -20,6 +20,7 @@ from meshsim.walkthrough import Played, Step, Walkthrough, play, read
 
 DEFAULT = "egress-gateway-http"
 WIDTH = 80
+_ENTRY = textwrap.TextWrapper(WIDTH, initial_indent=" " * 5, subsequent_indent=" " * 7, break_long_words=False, break_on_hyphens=False)
 _URL = re.compile(r"https?://[^\s'\"]+")
 MOST_LINES = 14  # of a command's output
 FAILED = 1
@@ -84,7 +85,8 @@ async def _play(walkthrough: Walkthrough, by_hand: bool, lang: str) -> int:
 
 def _announce(number: int, total: int, step: Step, folder: Path, lang: str) -> None:
     title = step.zh.title if lang == "zh" and step.zh else step.title
-    click.secho(f"\n Step {number} of {total}   {title}", bold=True)
+    head = f" Step {number} of {total}   "
+    click.secho("\n" + textwrap.fill(title, WIDTH, initial_indent=head, subsequent_indent=" " * len(head)), bold=True)
     words = step.zh.text if lang == "zh" and step.zh and step.zh.text else step.text
     if words:
         click.echo(textwrap.fill(words, WIDTH, initial_indent="   ", subsequent_indent="   "))
@@ -106,10 +108,9 @@ def _report(played: Played) -> None:
     if played.exit:
         click.echo(f"   exit status {played.exit}")
     for pod, entries in played.log.items():
-        for number, entry in enumerate(entries or ["(nothing)"]):
-            label = pod if not number else ""
-            head = f"   {label:22}"
-            click.echo(textwrap.fill(entry.strip(), WIDTH, initial_indent=head, subsequent_indent=" " * len(head), break_on_hyphens=False))
+        click.echo(f"   {pod} logged{'' if entries else ' nothing'}")
+        for entry in entries:
+            click.echo(_ENTRY.fill(entry.strip()))
     for (pod, name), (before, after) in played.counters.items():
         click.echo(f"   counter of {pod}\n     {name}: {before} -> {after}")
     for failure in played.failures:

@@ -11,6 +11,7 @@ from meshsim import resources
 from meshsim.cli import text
 from meshsim.cli.sources import file_option
 from meshsim.errors import ConfigError, Problem
+from meshsim.resources.validation import validate
 
 ERRORS = 1
 
@@ -32,18 +33,12 @@ def command(paths: tuple[str, ...], files: tuple[str, ...], output: str) -> int:
     except ConfigError as e:
         click.echo(str(e), err=True)
         return 2
-    problems = sorted(_problems(documents), key=lambda p: (p.location is None, p.location))
+    problems = sorted(validate(documents), key=lambda p: (p.location is None, p.location))
     if output == "json":
         click.echo(msgspec.json.format(msgspec.json.encode([_entry(p) for p in problems]), indent=2).decode())
     else:
         _print(problems, documents)
     return ERRORS if any(p.severity == "error" for p in problems) else 0
-
-
-def _problems(documents: resources.Documents) -> list[Problem]:
-    from meshsim.resources.validation import validate
-
-    return validate(documents)
 
 
 def _print(problems: list[Problem], documents: resources.Documents) -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 
 from meshsim.simulate import Leg, Trace
 
 WIDTH = 80
+_TRUST_DOMAIN = re.compile("^spiffe://[^/]+/")
 
 
 def screen(trace: Trace) -> str:
@@ -33,7 +35,8 @@ def short(trace: Trace) -> list[str]:
     for number, leg in enumerate(legs):
         sni = f", SNI {leg.sni}" if leg.sni else ""
         lines.append(f"  {names[number]} -> {names[number + 1]}: {_said(leg)}{sni}")
-        lines += [f"    {end} {name}" for end, names_ in (("server", leg.server), ("client", leg.client)) for name in names_]
+        for end, certified in (("server", leg.server), ("client", leg.client)):
+            lines += [f"    {end} {_TRUST_DOMAIN.sub('spiffe://.../', name)}" for name in certified]
     return lines
 
 

@@ -18,6 +18,7 @@ from meshsim import control, resources, xds
 from meshsim.errors import Problem
 from meshsim.resources import Resource
 from meshsim.resources.mesh_config import MeshConfig
+from meshsim.resources.validation import rejected
 from meshsim.topology import Proxy
 
 HERE = Path(__file__).parent
@@ -112,4 +113,4 @@ def _proxies(spec: Manifest, base: Manifest) -> list[Manifest]:
 
 def _accepted(documents: resources.Documents) -> list[Resource[Json]]:
     """The resources that a cluster would take; what could not be decoded is no resource at all."""
-    return list(documents.resources)
+    return [resource for resource in documents.resources if not rejected(resource)]
