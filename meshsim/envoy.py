@@ -84,6 +84,13 @@ class EnvoyProcess:
         self._enter = enter
         self._process: asyncio.subprocess.Process | None = None
 
+    @property
+    def pid(self) -> int:
+        """Raises MeshsimError before `start`."""
+        if self._process is None:
+            raise MeshsimError(f"the Envoy of {self.name} has not been started")
+        return self._process.pid
+
     async def start(self, *options: str) -> None:
         """Start it and wait until `/ready` says so. Raises EnvoyUnavailable with Envoy's own words."""
         config = self.site.folder / "bootstrap.json"

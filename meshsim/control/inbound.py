@@ -375,5 +375,5 @@ def _cluster(view: View, name: str, protocol: Protocol, endpoint: tuple[str, int
         cluster.type = "STATIC"
         cluster.load_assignment = ClusterLoadAssignment(name, [LocalityLbEndpoints(lb_endpoints=[LbEndpoint(Endpoint(address))])])
     if endpoint is None or endpoint[0] != LOCALHOST:
-        cluster.upstream_bind_config = BindConfig(SocketAddress(OWN_SOURCE))
+        cluster.upstream_bind_config = BindConfig(SocketAddress(OWN_SOURCE, 0))
     return cluster

@@ -36,7 +36,7 @@ class Empty(Message):
 
 class SocketAddress(Message):
     address: str
-    port_value: int = 0
+    port_value: int  # always written: Envoy insists on a port, 0 included
     protocol: str = "TCP"
     ipv4_compat: bool = False
 
