@@ -34,9 +34,9 @@ def short(trace: Trace) -> list[str]:
     lines = [picture(trace)]
     for number, leg in enumerate(legs):
         sni = f", SNI {leg.sni}" if leg.sni else ""
-        lines.append(f"  {names[number]} -> {names[number + 1]}: {_said(leg)}{sni}")
+        lines.append(f" {names[number]} -> {names[number + 1]}: {_said(leg)}{sni}")
         for end, certified in (("server", leg.server), ("client", leg.client)):
-            lines += [f"    {end} {_TRUST_DOMAIN.sub('spiffe://.../', name)}" for name in certified]
+            lines += [f"   {end} {_TRUST_DOMAIN.sub('spiffe://.../', name)}" for name in certified]
     return lines
 
 
