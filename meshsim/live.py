@@ -20,12 +20,12 @@ from typing import Any as Json
 import msgspec
 
 from meshsim import cluster
+from meshsim.ground import ground
 from meshsim.identity import Authority
 from meshsim.members import InProcess, Member, Separate
 from meshsim.mesh import Mesh, PodPlace, UnknownPod
 from meshsim.network import directory
-from meshsim.network.loopback import LoopbackNetwork
-from meshsim.network.socks import SocksServer
+from meshsim.network.choice import LOOPBACK
 from meshsim.pod import LivePod
 from meshsim.processes import Process, python
 from meshsim.processes import world as world_process
@@ -35,6 +35,7 @@ from meshsim.world import World
 from meshsim.world.certificates import Authorities
 
 APPLICATION_ADDRESS = "127.0.0.1"  # where an application behind a sidecar listens, in its own pod
+CURL_PATIENCE = 3  # seconds for a connection, in a pod behind a NetworkPolicy
 _ROTATION_CHECK = 30.0  # seconds between looks at the age of certificates
 
 
@@ -43,10 +44,13 @@ class LiveMesh:
 
     processes: each proxy and the outside as an OS process of its own, else everything on this event loop.
     seed: of every random choice. cacerts: a folder with the files of Istio's `cacerts` secret, for the mesh's CA.
+    network: `loopback`, or `netns` in a program that has entered namespaces (network/choice.py).
     """
 
-    def __init__(self, mesh: Mesh, *, processes: bool = False, seed: int = 0, cacerts: Path | None = None):
-        self.mesh, self._processes, self._seed, self._cacerts = mesh, processes, seed, cacerts
+    def __init__(
+        self, mesh: Mesh, *, processes: bool = False, seed: int = 0, cacerts: Path | None = None, network: str = LOOPBACK
+    ):
+        self.mesh, self._processes, self._seed, self._cacerts, self._network_kind = mesh, processes, seed, cacerts, network
         self._stack = AsyncExitStack()
         self._members: dict[str, Member] = {}
         self._pods: dict[str, LivePod] = {}
@@ -110,7 +114,7 @@ class LiveMesh:
         fresh = [p for p in mesh.pods if p.proxy and p.address not in self._members]
         for place in fresh:
             self._add_member(place)
-        self._write_directory()
+        self._ground.update(self._plan())
         await self._update_world()
         for member in self._members.values():
             await member.configure(compiled[member.site.address], mesh.secrets)
@@ -118,6 +122,7 @@ class LiveMesh:
         for pod in mesh.pods:
             if pod.address not in self._pods:
                 await self._open_pod(pod)
+        self._limit_patience()
 
     # Start ---------------------------------------------------------------------------------------------------------------------------
 
@@ -125,15 +130,16 @@ class LiveMesh:
         compiled = {p.address: self.mesh.config(p.proxy) for p in self.mesh.pods if p.proxy}
         self._run = RunFolder()
         self._stack.callback(self._run.remove)
-        self._network = LoopbackNetwork(self.folder, seed=self._seed)
-        self._stack.push_async_callback(self._network.close)
+        self._ground = ground(self._network_kind, self.folder, self._seed)
+        self._stack.push_async_callback(self._ground.close)
+        self._network = self._ground.network
         self._authorities = Authorities(self.folder / world_process.CA)
         if self._cacerts is not None:
             self._authorities.adopt("mesh", Authority.from_cacerts(self._cacerts))
         for pod in self.mesh.pods:
             if pod.proxy:
                 self._add_member(pod)
-        self._write_directory()
+        await self._ground.start(self._plan())
         self._stack.push_async_callback(self._stop_members)
         await self._start_world()
         for address, config in compiled.items():
@@ -141,6 +147,7 @@ class LiveMesh:
         await asyncio.gather(*(member.start() for member in self._members.values()))
         for pod in self.mesh.pods:
             await self._open_pod(pod)
+        self._limit_patience()
         rotation = asyncio.ensure_future(self._rotate())
         self._stack.callback(rotation.cancel)
 
@@ -149,14 +156,15 @@ class LiveMesh:
         home = self.folder / f"{pod.proxy.name}.{pod.namespace}"
         kind = Separate if self._processes else InProcess
         trust_domain = self.mesh.mesh_config.trust_domain
-        self._members[pod.address] = kind(pod.proxy, home, self._network, self._authorities, trust_domain, self._seed)
+        self._members[pod.address] = kind(pod.proxy, home, self._ground, self._authorities, trust_domain, self._seed)
 
-    def _write_directory(self) -> None:
+    def _plan(self) -> directory.Directory:
         pods = {p.address: directory.Capture() for p in self.mesh.pods}
         for address, member in self._members.items():
             if member.proxy.is_sidecar:
                 pods[address] = directory.Capture(member.site.outbound, member.site.inbound)
-        directory.write(self.folder, directory.Directory(names=self.mesh.names, services=self.mesh.services, pods=pods))
+        mesh = self.mesh
+        return directory.Directory(names=mesh.names, services=mesh.services, pods=pods, walls=mesh.walls)
 
     async def _start_world(self) -> None:
         outside = self._outside()
@@ -192,10 +200,16 @@ class LiveMesh:
     async def _open_pod(self, pod: PodPlace) -> None:
         inside = self._network.pod(pod.address)
         live = LivePod(pod.app, pod.namespace, inside, self.roots, cluster.search_order(pod.namespace))
-        socks = SocksServer(inside.capture, live.resolve)
-        live.socks = await socks.start()
-        self._stack.push_async_callback(socks.close)
+        await self._ground.open_pod(live)
         self._pods[pod.address] = live
+
+    def _limit_patience(self) -> None:
+        """Where NetworkPolicies drop what a pod opens, its curl waits seconds instead of minutes."""
+        home = self.folder / "curl"
+        home.mkdir(mode=0o700, exist_ok=True)
+        (home / ".curlrc").write_text(f"connect-timeout = {CURL_PATIENCE}\n")
+        for address, pod in self._pods.items():
+            pod.curl_home = home if address in self.mesh.walls.egress else None
 
     async def _stop_members(self) -> None:
         await asyncio.gather(*(member.stop() for member in self._members.values()))

@@ -11,9 +11,9 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from meshsim import topology, xds
+from meshsim.ground import Ground
 from meshsim.identity import Workload
 from meshsim.network import place
-from meshsim.network.loopback import LoopbackNetwork
 from meshsim.network.secrets import Identity, KubernetesSecrets, SecretFiles
 from meshsim.processes import Process, python
 from meshsim.processes import proxy as proxy_process
@@ -28,10 +28,11 @@ class Member(ABC):
     """One proxy: start it, tell it what to do, read what it says."""
 
     def __init__(
-        self, proxy: topology.Proxy, home: Path, network: LoopbackNetwork, authorities: Authorities, trust_domain: str, seed: int
+        self, proxy: topology.Proxy, home: Path, ground: Ground, authorities: Authorities, trust_domain: str, seed: int
     ):
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.proxy, self.home, self.network, self.seed = proxy, home, network, seed
+        self.proxy, self.home, self.network, self.seed = proxy, home, ground.network, seed
+        self._pipes = ground.pipes
         self.workload = Workload(authorities["mesh"], proxy.identity(trust_domain), home / "certs")
         self._authorities = authorities
         self._config = xds.ProxyConfig()
@@ -79,7 +80,7 @@ class Member(ABC):
         secrets = SecretFiles(
             self.home / "secrets", self.proxy.namespace, Identity(files.chain, files.key, files.root), self._pod_file, self._kubernetes
         )
-        return place.Site(self.home, self.proxy.ip, secrets, is_gateway=not self.proxy.is_sidecar)
+        return place.Site(self.home, self.proxy.ip, secrets, is_gateway=not self.proxy.is_sidecar, pipes=self._pipes)
 
     def _pod_file(self, path: str) -> Path | None:
         if path == "system":

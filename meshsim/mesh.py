@@ -28,6 +28,7 @@ from meshsim.resources import Documents, Resource
 from meshsim.resources import load as load_documents
 from meshsim.resources.external_server import CertificateRecipe, ExternalServerSpec, ServerPort
 from meshsim.resources.mesh_config import MeshConfig
+from meshsim.resources.network_policy import Walls, walls
 from meshsim.simulate import Call, Secrets, Simulation, Trace
 from meshsim.simulate import World as SimulatedWorld
 from meshsim.simulate.handshake import Certificate
@@ -149,7 +150,9 @@ class Mesh:
         url: `http://` or `https://`; `tcp://HOST:PORT` opens a connection and sends `body`. Raises UnknownPod, and MeshsimError for a URL
         that is none of these.
         """
-        return self.simulation().call(_call(_full_name(self.proxy(source)), url, method, headers or {}, body, port), explain=True)
+        pod = self.pod(source)
+        name = _full_name(pod.proxy) if pod.proxy else f"{pod.name}.{pod.namespace}"
+        return self.simulation().call(_call(name, url, method, headers or {}, body, port), explain=True)
 
     def near_misses(self, trace: Trace) -> list[NearMiss]:
         """What one would have expected to apply to a simulated call and did not, and why."""
@@ -166,6 +169,8 @@ class Mesh:
             recipes=self._recipes(),
             apps=self.applications(with_proxy=True),
             trust_domain=domain,
+            walls=self.walls,
+            bare={f"{pod.name}.{pod.namespace}": (pod.address, pod.namespace) for pod in self.pods if pod.proxy is None},
         )
         identities = {name: Certificate(uris=(proxy.identity(domain),), ca="mesh") for name, proxy in named.items()}
         return Simulation(
@@ -176,11 +181,13 @@ class Mesh:
             seed=seed,
         )
 
-    def run(self, *, processes: bool = False, seed: int = 0, cacerts: Path | None = None) -> LiveMesh:
+    def run(
+        self, *, processes: bool = False, seed: int = 0, cacerts: Path | None = None, network: str = "loopback"
+    ) -> LiveMesh:
         """The mesh alive on this machine, to be entered with `async with`; see LiveMesh."""
         from meshsim.live import LiveMesh
 
-        return LiveMesh(self, processes=processes, seed=seed, cacerts=cacerts)
+        return LiveMesh(self, processes=processes, seed=seed, cacerts=cacerts, network=network)
 
     @cached_property
     def _index(self) -> MeshIndex:
@@ -216,6 +223,11 @@ class Mesh:
     def services(self) -> dict[str, list[str]]:
         """Where each ClusterIP and port leads: every ready `address:port` behind it."""
         return cluster.services(self.resources)
+
+    @cached_property
+    def walls(self) -> Walls:
+        """What NetworkPolicies let through."""
+        return walls(self.resources)
 
     @cached_property
     def secrets(self) -> dict[tuple[str, str], dict[str, bytes]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -50,16 +50,23 @@ class Reply:
 
 
 class LivePod:
-    """One pod. `search` is its DNS search order (suffixes with their leading dot); `socks` the port of the way in from outside."""
+    """One pod. `search` is its DNS search order (suffixes with their leading dot); `socks` the port of the way in from outside.
+
+    `curl_home`, where set, is a folder whose `.curlrc` curl obeys: a pod behind a NetworkPolicy gives up after three seconds, so that
+    nobody waits two minutes for a connection that is dropped.
+    """
 
     def __init__(self, name: str, namespace: str, network: Pod, roots: Path, search: Iterable[str] = (), socks: int = 0):
         self.name, self.namespace, self.network = name, namespace, network
         self.roots, self.socks = roots, socks
-        self._search = ["", *search]
+        self.curl_home: Path | None = None
+        self.search = list(search)
+        self.enter: Callable[[], None] | None = None
+        """What a child process does to be inside the pod; None where only the environment leads there."""
 
     async def resolve(self, host: str) -> list[str]:
         """The addresses of a name, as an application in this pod finds them."""
-        for suffix in self._search if not host.endswith(".") else [""]:
+        for suffix in ["", *self.search] if not host.endswith(".") else [""]:
             addresses = await self.network.resolve(host.rstrip(".") + suffix)
             if addresses:
                 return addresses
@@ -110,14 +117,17 @@ class LivePod:
     def environment(self) -> dict[str, str]:
         """The environment for a program that shall behave as if it ran in this pod."""
         environment = {name: value for name, value in os.environ.items() if name.lower() not in _PROXY_VARIABLES}
-        proxy = f"socks5h://127.0.0.1:{self.socks}"
-        environment |= {"ALL_PROXY": proxy, "all_proxy": proxy}
+        if self.enter is None:
+            proxy = f"socks5h://127.0.0.1:{self.socks}"
+            environment |= {"ALL_PROXY": proxy, "all_proxy": proxy}
+        if self.curl_home is not None:
+            environment["CURL_HOME"] = str(self.curl_home)
         return environment | dict.fromkeys(TRUST_VARIABLES, str(self.roots))
 
     async def run(self, *command: str) -> int:
         """Run a program on this terminal with the pod's environment; its exit status, 127 where there is no such program."""
         try:
-            process = await asyncio.create_subprocess_exec(*command, env=self.environment())
+            process = await asyncio.create_subprocess_exec(*command, env=self.environment(), preexec_fn=self.enter)
         except FileNotFoundError:
             return 127
         return await process.wait()

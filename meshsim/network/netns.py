@@ -180,11 +180,31 @@ class NetnsNetwork:
     async def capture(self, source: str, destination: Address) -> Connection:
         return await self._dial(self._place(source), source, destination, destination)
 
-    async def resolve(self, name: str) -> list[str]:
-        return self.directory.resolve(name)
+    async def resolve(self, name: str, *, source: str = "") -> list[str]:
+        return [] if self.directory.walls.blocks_dns(source) else self.directory.resolve(name)
 
     def pod(self, address: str) -> Pod:
         return Pod(self, address)
+
+    def socket(self, kind: int, address: str, port: int) -> socket.socket:
+        """A bound, non-blocking socket at an address of the world, listening if it is a stream's."""
+        with self._namespace("").inside(self._home):
+            sock = socket.socket(socket.AF_INET, kind)
+        try:
+            sock.setblocking(False)
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+            sock.bind((address, port))
+            if kind == socket.SOCK_STREAM:
+                sock.listen(_BACKLOG)
+        except BaseException:
+            sock.close()
+            raise
+        return sock
+
+    def namespace(self, pod: str) -> Namespace:
+        """The namespace of a pod, for a program to start in. Raises OSError (EHOSTUNREACH) for an address that is no pod's."""
+        return self._namespace(pod)
 
     async def close(self) -> None:
         for listening in list(self._listening):

@@ -63,7 +63,7 @@ class Site:
     """Where one proxy is.
 
     folder: its own; pipes and xds files go there. address: its pod's. application: where the pod's application listens, if not at the
-    pod's own address.
+    pod's own address. pipes: whether redirected connections come through pipes; else the kernel redirects them to the ports.
     """
 
     folder: Path
@@ -71,6 +71,7 @@ class Site:
     secrets: SecretSource
     is_gateway: bool = False
     application: str = ""
+    pipes: bool = True
 
     @property
     def outbound(self) -> str:
@@ -111,7 +112,7 @@ def place(config: xds.ProxyConfig, site: Site) -> xds.ProxyConfig:
     config = portable(config, site.application)
     bound = {(a.address, a.port_value) for listener in config.listeners if (a := listener.address.socket_address)}
     for listener in config.listeners:
-        if listener.name in (VIRTUAL_OUTBOUND, VIRTUAL_INBOUND):
+        if listener.name in (VIRTUAL_OUTBOUND, VIRTUAL_INBOUND) and site.pipes:
             _take_redirected(listener, site.outbound if listener.name == VIRTUAL_OUTBOUND else site.inbound)
         elif site.is_gateway:
             _bind_to_pod(listener, site.address, bound)

@@ -13,7 +13,7 @@ from typing import Any as Json
 
 import msgspec
 
-from meshsim.network.loopback import LoopbackNetwork
+from meshsim.network import choice
 from meshsim.processes.child import Lifeline, run
 from meshsim.processes.folder import is_abandoned
 from meshsim.resources.external_server import ExternalServerSpec, Place
@@ -54,7 +54,7 @@ def read(folder: Path) -> Outside:
 
 async def main(folder: Path) -> None:
     lifeline = Lifeline()
-    network = LoopbackNetwork(folder)
+    network = choice.of_folder(folder)
     with open(folder / ARRIVALS, "a", buffering=1) as arrivals:
 
         def note(arrival: dict[str, Json]) -> None:

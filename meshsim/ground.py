@@ -1,0 +1,130 @@
+"""What a live mesh stands on: the network it is given, kept up to date with its directory, and the way into a pod on it.
+
+How this works: a `Ground` makes the machine agree with the directory: on Unix sockets that is the directory file and a SOCKS server
+per pod; in namespaces it is the kernel's wires and redirects, the cluster's DNS, and programs that are started inside a pod's
+namespace with the pod's own /etc/resolv.conf and /etc/hosts.
+"""
+
+from __future__ import annotations
+
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+
+from meshsim.network import directory, dns, namespaces
+from meshsim.network.choice import NETNS
+from meshsim.network.loopback import LoopbackNetwork
+from meshsim.network.netns import NetnsNetwork, Node
+from meshsim.network.socks import SocksServer
+from meshsim.pod import LivePod
+
+DNS_ADDRESS = "10.96.0.10"  # where kubeadm puts the cluster's DNS
+DNS_PORT = 53
+_MS_BIND = namespaces.MS_BIND
+
+
+class Ground(ABC):
+    """The network of one live mesh. Closed by `close`, also after a start that failed half way."""
+
+    network: LoopbackNetwork | NetnsNetwork
+    pipes: bool
+    """Whether redirected connections arrive at pipes, with a PROXY header; else at ports, as the kernel redirects them."""
+
+    @abstractmethod
+    async def start(self, plan: directory.Directory) -> None:
+        """Make the network as the plan says."""
+
+    @abstractmethod
+    def update(self, plan: directory.Directory) -> None:
+        """Change it to another plan."""
+
+    @abstractmethod
+    async def open_pod(self, pod: LivePod) -> None:
+        """Make a way for programs into a pod."""
+
+    @abstractmethod
+    async def close(self) -> None: ...
+
+
+def ground(kind: str, folder: Path, seed: int) -> Ground:
+    """The ground of that kind (network/choice.py) in a run folder."""
+    return InNamespaces(folder) if kind == NETNS else OnSockets(folder, seed)
+
+
+class OnSockets(Ground):
+    """Unix sockets in the run folder."""
+
+    pipes = True
+
+    def __init__(self, folder: Path, seed: int):
+        self._folder = folder
+        self.network = LoopbackNetwork(folder, seed=seed)
+        self._doors: list[SocksServer] = []
+
+    async def start(self, plan: directory.Directory) -> None:
+        self.update(plan)
+
+    def update(self, plan: directory.Directory) -> None:
+        directory.write(self._folder, plan)
+
+    async def open_pod(self, pod: LivePod) -> None:
+        door = SocksServer(pod.network.capture, pod.resolve)
+        self._doors.append(door)
+        pod.socks = await door.start()
+
+    async def close(self) -> None:
+        for door in self._doors:
+            await door.close()
+        await self.network.close()
+
+
+class InNamespaces(Ground):
+    """A network namespace for each pod; this process is the node, and must have entered its own namespaces before."""
+
+    pipes = False
+
+    def __init__(self, folder: Path):
+        self._folder = folder
+        self._node = Node(folder)
+        self._netns = self.network = NetnsNetwork(folder)
+        self._dns: dns.Server | None = None
+
+    async def start(self, plan: directory.Directory) -> None:
+        self.update(plan)
+        udp = self._netns.socket(socket.SOCK_DGRAM, DNS_ADDRESS, DNS_PORT)
+        tcp = self._netns.socket(socket.SOCK_STREAM, DNS_ADDRESS, DNS_PORT)
+        self._dns = dns.Server(udp, tcp, lambda name: self._netns.directory.resolve(name))
+        await self._dns.start()
+
+    def update(self, plan: directory.Directory) -> None:
+        directory.write(self._folder, plan)
+        self._node.update(plan)
+
+    async def open_pod(self, pod: LivePod) -> None:
+        etc = self._folder / "etc" / pod.network.address
+        etc.mkdir(mode=0o700, parents=True, exist_ok=True)
+        search = " ".join(suffix.lstrip(".") for suffix in pod.search)
+        (etc / "resolv.conf").write_text(f"search {search}\nnameserver {DNS_ADDRESS}\noptions ndots:5\n")
+        (etc / "hosts").write_text(f"127.0.0.1 localhost\n{pod.network.address} {pod.name}\n")
+        own = {Path("/etc") / name: etc / name for name in ("resolv.conf", "hosts")}
+        pod.enter = self._entrance(pod.network.address, own)
+
+    def _entrance(self, address: str, files: dict[Path, Path]) -> Callable[[], None]:
+        """What a child does before it becomes a program in the pod."""
+        where = self._netns.namespace(address)
+
+        def enter() -> None:
+            where.enter()
+            namespaces.unshare_mounts()
+            for place, file in files.items():
+                if place.exists():
+                    namespaces.mount(str(file), str(place), flags=_MS_BIND)
+
+        return enter
+
+    async def close(self) -> None:
+        if self._dns is not None:
+            await self._dns.close()
+        await self.network.close()
+        self._node.close()
