@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 STDOUT, STDERR = "/dev/stdout", "/dev/stderr"
 
+_HTTP_TOTALS = {"1": "downstream_rq_http1_total", "2": "downstream_rq_http2_total"}
+
 
 class Connection(Protocol):
     """A downstream connection, as far as its proxy asks."""
@@ -33,6 +35,9 @@ class Connection(Protocol):
 
     def drain(self) -> None:
         """End it as soon as nothing is under way."""
+
+    def abort(self) -> None:
+        """End it now."""
 
 
 class Core:
@@ -76,9 +81,19 @@ class Core:
                 file.write(line)
 
     def count_request(self, manager: Manager, version: str) -> None:
-        prefix = f"http.{manager.config.stat_prefix}."
-        self.stats.inc(prefix + "downstream_rq_total")
-        self.stats.inc(f"{prefix}downstream_rq_http{version}_total")
+        meter = self.stats.meter(f"http.{manager.config.stat_prefix}.")
+        meter.inc("downstream_rq_total")
+        meter.inc(_HTTP_TOTALS[version])
+
+    def count_response(self, manager: Manager, entry: Entry) -> None:
+        """Count a finished request on both sides; a code of 0 is none."""
+        meter = self.stats.meter(f"http.{manager.config.stat_prefix}.")
+        if entry.code:
+            meter.response("downstream", entry.code)
+        else:
+            meter.inc("downstream_rq_completed")
+        if entry.cluster and entry.code:
+            self.stats.meter(f"cluster.{entry.alt_cluster or entry.cluster}.").response("upstream", entry.code)
 
     async def resolve(self, name: str) -> list[str]:
         return await self.pod.resolve(name)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from meshsim.proxy.parsers import BadMessage, Body, End, ResponseHead, ResponseParser, Tunnel
-from meshsim.routing.message import Request, Response
+from meshsim.routing.message import Headers, Request, Response
 from meshsim.routing.retries import Reset
 
 if TYPE_CHECKING:
@@ -67,7 +67,8 @@ class Http1Client(asyncio.Protocol):
         if self._transport is not None and data:
             self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
-    def send_end(self) -> None:
+    def send_end(self, trailers: Headers | None = None) -> None:
+        """Trailers are dropped, as Envoy does where nothing asks for them."""
         self._sent_all = True
         if self._transport is not None and self._chunked:
             self._transport.write(b"0\r\n\r\n")

@@ -18,7 +18,7 @@ from meshsim.routing import message
 from meshsim.routing.exchange import Exchange
 from meshsim.routing.facts import Downstream
 from meshsim.routing.manager import Manager
-from meshsim.routing.message import Request, Response
+from meshsim.routing.message import Headers, Request, Response
 
 if TYPE_CHECKING:
     from meshsim.proxy.core import Core
@@ -92,6 +92,11 @@ class Http1Server(asyncio.Protocol):
         self._closing = True
         if self._stream is None:
             self._close()
+
+    def abort(self) -> None:
+        """End the connection now."""
+        if self._transport is not None:
+            self._transport.abort()
 
     # requests
 
@@ -182,7 +187,8 @@ class Http1Server(asyncio.Protocol):
             return
         self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
-    def send_end(self) -> None:
+    def send_end(self, trailers: Headers | None = None) -> None:
+        """Trailers are dropped, as Envoy does where nothing asks for them."""
         if self._transport is not None and self._chunked and not self._head_only:
             self._transport.write(b"0\r\n\r\n")
 

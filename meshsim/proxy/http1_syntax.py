@@ -12,6 +12,7 @@ import re
 from typing import NamedTuple
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
+_FIRST = re.compile(_TOKEN)
 _FIELDS = rb"(?:" + _TOKEN + rb"+:[\t\x20-\x7e\x80-\xff]*\r\n)*\r\n"
 _STRICT_REQUEST = re.compile(rb"([A-Z\-]+) ([\x21-\x7e]+) HTTP/1\.1\r\n" + _FIELDS)
 _STRICT_RESPONSE = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9] [\t\x20-\x7e\x80-\xff]*\r\n" + _FIELDS)
@@ -60,7 +61,7 @@ def head_end(data: bytes | bytearray, start: int = 0) -> int:
 
 def check_start(data: bytes | bytearray, *, http10: bool = False) -> None:
     """Whether a request can begin like this, once its first byte or its first line is there. Raises Refused."""
-    if not 0x41 <= data[0] <= 0x5A:
+    if not _FIRST.match(data):
         raise Refused("syntax")
     end = data.find(b"\n")
     if end >= 0:

@@ -50,6 +50,8 @@ class _Half:
         self.out = bytearray()
         self.ending = self.ended = self.over = False
         self.held = False
+        self.trailers: Headers | None = None  # to send
+        self.received: Headers | None = None  # trailers of the other side
         self._paused = False
         self._unread = 0
 
@@ -64,9 +66,9 @@ class _Half:
             self.held = True
             self.blocked()
 
-    def send_end(self) -> None:
+    def send_end(self, trailers: Headers | None = None) -> None:
         if not self.ended and not self.over:
-            self.ending = True
+            self.ending, self.trailers = True, trailers
             self._endpoint.dirty(self)
 
     def pause(self) -> None:
@@ -218,11 +220,14 @@ class _Endpoint(asyncio.Protocol):
                     break
                 piece = bytes(half.out[:room])
                 del half.out[:room]
-                half.ended = half.ending and not half.out
+                half.ended = half.ending and not half.out and not half.trailers
                 self._h2.send_data(half.id, piece, end_stream=half.ended)
             if half.ending and not half.out and not half.ended:
                 half.ended = True
-                self._h2.end_stream(half.id)
+                if half.trailers:
+                    self._h2.send_headers(half.id, _encoded(half.trailers), end_stream=True)
+                else:
+                    self._h2.end_stream(half.id)
         except h2.exceptions.ProtocolError:
             half.over = True
         half.eased()
@@ -234,6 +239,11 @@ class _Endpoint(asyncio.Protocol):
         for half in self._halves():
             if half.out and (not stream or half.id == stream):
                 self.dirty(half)
+
+    def _on_trailers(self, event: h2.events.TrailersReceived) -> None:
+        for half in self._halves():
+            if half.id == event.stream_id:
+                half.received = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers]
 
     def _halves(self) -> list[_Half]:
         raise NotImplementedError
@@ -334,7 +344,7 @@ class Http2Server(_Endpoint):
         half = self._streams.get(event.stream_id)
         if half is not None and not half.complete:
             half.complete = True
-            half.stream.request_end()
+            half.stream.request_end(half.received)
 
     def _on_reset(self, event: h2.events.StreamReset) -> None:
         half = self._streams.get(event.stream_id)
@@ -345,6 +355,7 @@ class Http2Server(_Endpoint):
     _handlers = {
         h2.events.RequestReceived: _on_request,
         h2.events.DataReceived: _on_data,
+        h2.events.TrailersReceived: _Endpoint._on_trailers,
         h2.events.StreamEnded: _on_end,
         h2.events.StreamReset: _on_reset,
         h2.events.WindowUpdated: _Endpoint._on_window,
@@ -479,6 +490,7 @@ class Http2Client(_Endpoint):
     _handlers = {
         h2.events.ResponseReceived: _on_response,
         h2.events.DataReceived: _on_data,
+        h2.events.TrailersReceived: _Endpoint._on_trailers,
         h2.events.StreamEnded: _on_end,
         h2.events.StreamReset: _on_reset,
         h2.events.ConnectionTerminated: _on_goaway,
@@ -490,7 +502,7 @@ class Http2Client(_Endpoint):
 class _Outgoing(_Half):
     """The `Upstream` of a request that goes out."""
 
-    def __init__(self, client: Http2Client, stream: Stream):
+    def __init__(self, client: Http2Client, stream: Asker):
         super().__init__(client)
         self._client, self.stream = client, stream
         self._answered = False
@@ -529,7 +541,7 @@ class _Outgoing(_Half):
         self._client.forget(self)
         if not self.ended:
             self._client.reset(self, _Codes.NO_ERROR)
-        self.stream.response_end()
+        self.stream.response_end(self.received)
 
     def fail(self, reset: Reset) -> None:
         if not self.over:

@@ -210,6 +210,9 @@ class Arrival:
         try:
             if chain.tls is None:
                 protocol = self._protocol(chain, None)
+                if isinstance(protocol, Relay) and not await protocol.reached():
+                    self._sock.close()  # with what the client sent unread, which makes it a reset
+                    return
                 await core.loop.connect_accepted_socket(lambda: protocol, self._sock)
             else:
                 await self._serve_tls(chain)
@@ -242,7 +245,7 @@ class Arrival:
 
         tls = TlsTransport(prepared, server=True, on_ready=ready, on_failure=failed)
         if relay is not None:
-            relay.begin()  # a TCP proxy connects as soon as its chain is chosen, before the handshake is done
+            relay.begin(handshaking=True)  # a TCP proxy connects as soon as its chain is chosen, before the handshake is done
         await core.loop.connect_accepted_socket(lambda: tls, self._sock)
         await done
 
@@ -273,6 +276,10 @@ class Either(asyncio.Protocol):
     def drain(self) -> None:
         if self._transport is not None and self._chosen is None:
             self._transport.close()
+
+    def abort(self) -> None:
+        if self._transport is not None:
+            self._transport.abort()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)

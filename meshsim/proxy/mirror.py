@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from meshsim.routing import transport
 from meshsim.routing.exchange import Attempt, Exchange, Mirror
-from meshsim.routing.message import Response
+from meshsim.routing.message import Headers, Response
 from meshsim.routing.retries import Reset
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ class MirrorStream:
     def response_data(self, data: bytes) -> None:
         """Thrown away."""
 
-    def response_end(self) -> None:
+    def response_end(self, trailers: Headers | None = None) -> None:
         self._upstream = None
         self._end()
 

@@ -111,7 +111,7 @@ class _Parser:
 
     @property
     def in_message(self) -> bool:
-        return bool(self._head) or self._state in (_LENGTH, _CHUNKS, _REST)
+        return self._state in (_LENGTH, _CHUNKS, _REST) or (self._state == _HEAD and bool(self._head))
 
     def _feed(self, data: bytes) -> Events:
         events: Events = []
@@ -120,11 +120,16 @@ class _Parser:
                 data = self._step(data, events)
         except Refused as e:
             self._state = _DEAD
-            events.append(self._refusal(e.kind))
+            events.append(BadMessage(e.kind))
         except ValueError:
             self._state = _DEAD
-            events.append(self._refusal("syntax"))
+            events.append(BadMessage("syntax"))
         return events
+
+    @property
+    def dead(self) -> bool:
+        """Whether a BadMessage was told."""
+        return self._state == _DEAD
 
     def _step(self, data: bytes, events: Events) -> bytes:
         """Take a part of `data`; what is left of it."""
@@ -200,9 +205,6 @@ class _Parser:
 
     def _read(self, raw: bytes, events: Events) -> None:
         raise NotImplementedError
-
-    def _refusal(self, kind: str) -> BadMessage:
-        return BadMessage(kind)
 
 
 class RequestParser(_Parser):

@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from meshsim import xds
 from meshsim.network.base import Address, Listening, Pod
+from meshsim.proxy.admin import Admin, AdminServer
 from meshsim.proxy.core import Core
 from meshsim.proxy.listener import acceptor
 from meshsim.proxy.names import Names
@@ -44,12 +45,28 @@ class Proxy:
         self.config = config
         self._names = Names(self.core)
         self._listening: dict[str, tuple[Address | str, Listening]] = {}
-        self._draining = False
+        self.draining = False
+        self.updated = time.time()
+        self._admin = Admin(self)
+        self._admin_server: AdminServer | None = None
 
     @property
     def busy(self) -> int:
         """How many requests, connections and handshakes are under way; idle kept-alive connections are not."""
         return self.core.busy
+
+    def admin(self, path: str, method: str = "GET") -> str:
+        """A page of the admin interface, such as `/stats?filter=upstream_cx_total`."""
+        return self._admin.page(path, method).text
+
+    async def serve_admin(self, path: str) -> None:
+        """Give the admin interface out on a Unix socket at `path`. Raises OSError."""
+        self._admin_server = AdminServer(self._admin, path)
+        await self._admin_server.start()
+
+    async def told_to_quit(self) -> None:
+        """Return when someone asked the admin interface to end this proxy."""
+        await self._admin.quit.wait()
 
     async def start(self) -> None:
         """Listen. Raises OSError where another listens already."""
@@ -59,32 +76,38 @@ class Proxy:
 
     async def update(self, config: xds.ProxyConfig) -> None:
         """Work by another configuration from now on; what is under way ends as it began."""
-        self.config = config
+        self.config, self.updated = config, time.time()
         self._use(config)
         await self._names.resolve_all()
         await self._listen()
 
     async def drain(self, seconds: float = DRAIN_TIME) -> None:
         """Take no more connections, and give those that are open some time to end."""
+        self.draining = True
         self._stop_listening()
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 while self.core.connections:
-                    for connection in list(self.core.connections):
-                        connection.drain()
+                    self.drain_connections()
                     await asyncio.sleep(0.02)
+
+    def drain_connections(self) -> None:
+        """End each open connection as soon as nothing is under way on it."""
+        for connection in list(self.core.connections):
+            connection.drain()
 
     async def close(self) -> None:
         """End everything now. Closing twice is allowed."""
         self._stop_listening()
+        if self._admin_server is not None:
+            await self._admin_server.close()
         self._names.stop()
         for arrival in list(self.core.arriving):
             close = getattr(arrival, "close", None)
             if close is not None:
                 close()
         for connection in list(self.core.connections):
-            abort = getattr(connection, "abort", None) or connection.drain
-            abort()
+            connection.abort()
         self.core.pools.close()
         tasks = list(self.core.tasks)
         for task in tasks:

@@ -11,12 +11,12 @@ from __future__ import annotations
 import asyncio
 import socket
 import struct
-from typing import Protocol, TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 from meshsim.proxy.pool import ConnectFailed
 from meshsim.routing.exchange import Attempt
 from meshsim.routing.facts import Downstream
-from meshsim.routing.message import Request, Response
+from meshsim.routing.message import Headers, Request, Response
 from meshsim.routing.retries import Reset
 from meshsim.routing.runtime import Chain
 from meshsim.routing.tcp import Close, Connect, Lookup, Session
@@ -53,7 +53,9 @@ class Relay(asyncio.Protocol):
         self._begun = self._over = self._checked = False
         self._client_ended = self._host_ended = False
         self._received = self._sent = 0
-        self._refusing = False
+        self._refusing = self._handshaking = False
+        self._for_client: list[bytes] = []
+        self._outcome: asyncio.Future[bool] = core.loop.create_future()
         self._timers: list[asyncio.TimerHandle] = []
         self._moved = 0.0
         prefix = self._chain.proxy.stat_prefix if self._chain.proxy else ""
@@ -77,16 +79,22 @@ class Relay(asyncio.Protocol):
 
     # the chain is chosen
 
-    def begin(self) -> None:
-        """Connect to the host."""
+    def begin(self, *, handshaking: bool = False) -> None:
+        """Connect to the host. handshaking: while the client's TLS handshake goes on."""
         if self._begun:
             return
+        self._handshaking = handshaking
         self._begun = True
         self._core.connections.add(self)
         self._core.stats.inc(self._stats + "downstream_cx_total")
         if self._chain.longest:
             self._timers.append(self._core.loop.call_later(self._chain.longest, self._too_long))
         self._core.spawn(self._connect())
+
+    async def reached(self) -> bool:
+        """Whether there is a host at the other end, once that is known."""
+        self.begin()
+        return await self._outcome
 
     def handshake_failed(self, reason: str) -> None:
         """The client's TLS came to nothing."""
@@ -103,7 +111,14 @@ class Relay(asyncio.Protocol):
         transport.set_write_buffer_limits(high=_BUFFER)
         if self._far is None:
             transport.pause_reading()
+        else:
+            self._far.resume()
         self.begin()
+        if self._for_client:
+            transport.write(b"".join(self._for_client))
+            self._for_client.clear()
+        if self._host_ended:
+            transport.write_eof()
         if self._refusing:
             self._end()
 
@@ -148,6 +163,8 @@ class Relay(asyncio.Protocol):
             far.abort()
             return
         self._session.entry.upstream_local = local
+        if not self._outcome.done():
+            self._outcome.set_result(True)
         self._far = far
         for data in self._early:
             far.write(data)
@@ -159,20 +176,25 @@ class Relay(asyncio.Protocol):
             self._timers.append(self._core.loop.call_later(self._chain.idle_timeout, self._idle))
         if self._transport is not None:
             self._transport.resume_reading()
+        else:
+            far.pause()
 
     def host_data(self, data: bytes) -> None:
         self._sent += len(data)
         self._moved = self._core.loop.time()
         if self._transport is not None:
             self._transport.write(data)
+        else:
+            self._for_client.append(data)
 
     def host_eof(self) -> bool:
         """The host sends no more; whether its connection shall stay for what the client still sends."""
         self._host_ended = True
-        if self._client_ended or self._transport is None:
+        if self._client_ended:
             self._end()
             return False
-        self._transport.write_eof()
+        if self._transport is not None:
+            self._transport.write_eof()
         return True
 
     def host_lost(self, error: Exception | None) -> None:
@@ -223,7 +245,7 @@ class Relay(asyncio.Protocol):
 
     def _refuse(self) -> None:
         """The client gets nothing: behind a handshake that is not done yet, it is told afterwards."""
-        if self._transport is None:
+        if self._handshaking and self._transport is None:
             self._refusing = True
         else:
             self._end()
@@ -246,6 +268,8 @@ class Relay(asyncio.Protocol):
         if self._over:
             return
         self._over = True
+        if not self._outcome.done():
+            self._outcome.set_result(False)
         for timer in self._timers:
             timer.cancel()
         self._core.connections.discard(self)
@@ -364,7 +388,7 @@ class Tunnel:
     def response_data(self, data: bytes) -> None:
         self._relay.host_data(data)
 
-    def response_end(self) -> None:
+    def response_end(self, trailers: Headers | None = None) -> None:
         self._upstream = None
         if self._granted.done():
             if not self._relay.host_eof():

@@ -8,7 +8,7 @@ pattern when that page is asked for, so that counting stays one dictionary updat
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 _TAGS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
     (re.compile(pattern), names)
@@ -24,22 +24,56 @@ _CLASS = re.compile(r"_rq_([1-5])xx$")
 _UNSAFE = re.compile(r"[^A-Za-z0-9_]")
 
 
+class Meter:
+    """Counting under one prefix; each name is joined to it once."""
+
+    __slots__ = ("_counters", "_names", "_prefix")
+
+    def __init__(self, counters: dict[str, int], prefix: str):
+        self._counters, self._prefix = counters, prefix
+        self._names: dict[str, str] = {}
+
+    def inc(self, name: str, by: int = 1) -> None:
+        """Count."""
+        full = self._names.get(name)
+        if full is None:
+            full = self._names[name] = self._prefix + name
+        counters = self._counters
+        counters[full] = counters.get(full, 0) + by
+
+    def response(self, side: str, code: int) -> None:
+        """Count a response by its class; side: "downstream" or "upstream", of which the latter counts codes too."""
+        names = _CODES.get((side, code))
+        if names is None:
+            completed, by_class = f"{side}_rq_completed", f"{side}_rq_{code // 100}xx"
+            names = (completed, by_class) if side == "downstream" else (completed, by_class, f"{side}_rq_{code}")
+            _CODES[side, code] = names
+        for name in names:
+            self.inc(name)
+
+
+_CODES: dict[tuple[str, int], tuple[str, ...]] = {}
+
+
 class Stats:
     """The statistics of one proxy."""
 
     def __init__(self) -> None:
         self._counters: dict[str, int] = {}
         self._gauges: dict[str, Callable[[], int]] = {}
+        self._meters: dict[str, Meter] = {}
+
+    def meter(self, prefix: str) -> Meter:
+        """Counting under a prefix such as `cluster.NAME.`."""
+        meter = self._meters.get(prefix)
+        if meter is None:
+            meter = self._meters[prefix] = Meter(self._counters, prefix)
+        return meter
 
     def inc(self, name: str, by: int = 1) -> None:
         """Count."""
         counters = self._counters
         counters[name] = counters.get(name, 0) + by
-
-    def declare(self, names: Iterable[str]) -> None:
-        """Let counters be seen before anything counts in them."""
-        for name in names:
-            self._counters.setdefault(name, 0)
 
     def gauge(self, name: str, read: Callable[[], int]) -> None:
         """A value that goes up and down, read when asked for."""
@@ -52,7 +86,7 @@ class Stats:
 
     def reset(self) -> None:
         """Counters begin again at zero."""
-        self._counters = dict.fromkeys(self._counters, 0)
+        self._counters.update(dict.fromkeys(self._counters, 0))
 
     def values(self, wanted: str = "", *, used_only: bool = False, kind: str = "") -> list[tuple[str, int]]:
         """Name and value, sorted. wanted: a pattern that a part of the name must match. kind: "Counters" or "Gauges" alone."""

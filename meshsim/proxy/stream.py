@@ -1,8 +1,8 @@
 """One HTTP stream: carries out what its Exchange decides, between a client's codec and a host's.
 
-How this works: the codec that accepted the request is the `Sink`, the connection to the host gives an `Upstream`. The stream feeds the exchange
-with what happens and does the step that comes out; it decides nothing itself. A request's body goes out as it comes; while it may have to be
-sent again it is kept, up to a limit. Either side that cannot write makes the other stop reading.
+How this works: the codec that accepted the request is the `Sink`, the connection to the host gives an `Upstream`. The stream feeds the
+exchange with what happens and does the step that comes out; it decides nothing itself. A request's body goes out as it comes; while it
+may have to be sent again it is kept, up to a limit. Either side that cannot write makes the other stop reading.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from meshsim.routing.exchange import Attempt, Cut, Exchange, Forward, Lookup, Reply, Step, Wait
-from meshsim.routing.message import Request, Response
+from meshsim.routing.message import Headers, Request, Response
 from meshsim.routing.replies import BAD_REQUESTS, HEADERS_TOO_LARGE
 from meshsim.routing.retries import Reset
 
@@ -26,7 +26,7 @@ class Sink(Protocol):
 
     def send_head(self, response: Response, *, close: bool = False) -> None: ...
     def send_data(self, data: bytes) -> None: ...
-    def send_end(self) -> None: ...
+    def send_end(self, trailers: Headers | None = None) -> None: ...
     def cut(self) -> None:
         """End the stream in the middle, so that the client notices."""
 
@@ -43,7 +43,7 @@ class Upstream(Protocol):
 
     def send_head(self, request: Request) -> None: ...
     def send_data(self, data: bytes) -> None: ...
-    def send_end(self) -> None: ...
+    def send_end(self, trailers: Headers | None = None) -> None: ...
     def cancel(self) -> None:
         """Give the request up; nothing more is wanted from it."""
 
@@ -61,7 +61,7 @@ class Asker(Protocol):
     def not_ready(self, reset: Reset, reason: str = "") -> None: ...
     def response(self, head: Response) -> None: ...
     def response_data(self, data: bytes) -> None: ...
-    def response_end(self) -> None: ...
+    def response_end(self, trailers: Headers | None = None) -> None: ...
     def failed(self, reset: Reset, reason: str = "") -> None: ...
     def host_blocked(self) -> None: ...
     def host_writable(self) -> None: ...
@@ -80,6 +80,7 @@ class Stream:
         self._body: list[bytes] = []
         self._kept = 0
         self._complete = exchange.request.ends
+        self._trailers: Headers | None = None
         self._tunnel = False
         self._received = self._sent = 0
         self._response_ended = False
@@ -114,13 +115,17 @@ class Stream:
             elif self._upstream is None:
                 self._body.append(data)
                 self.sink.pause()
+            elif self._body:
+                self._body.clear()
+                self.exchange.give_up_retries()
 
-    def request_end(self) -> None:
+    def request_end(self, trailers: Headers | None = None) -> None:
         if self._complete:
             return
         self._complete = True
+        self._trailers = trailers
         if self._upstream is not None:
-            self._upstream.send_end()
+            self._upstream.send_end(trailers)
             self._start_timers()
 
     def client_gone(self, *, reset: bool = False) -> None:
@@ -150,13 +155,13 @@ class Stream:
         self._upstream = upstream
         self.exchange.entry.upstream_local = upstream.local
         request = self._attempt.request
-        request.ends = self._complete and not self._body
+        request.ends = self._complete and not self._body and not self._trailers
         upstream.send_head(request)
         for piece in self._body:
             upstream.send_data(piece)
         if self._complete:
-            if self._body:
-                upstream.send_end()
+            if not request.ends:
+                upstream.send_end(self._trailers)
             self._start_timers()
         self.sink.resume()
 
@@ -185,12 +190,14 @@ class Stream:
         self._touch()
         self.sink.send_data(data)
 
-    def response_end(self) -> None:
+    def response_end(self, trailers: Headers | None = None) -> None:
         if self.over:
             return
+        if trailers:
+            self.exchange.entry.response_trailers = trailers
         self._upstream = None
         self._response_ended = True
-        self.sink.send_end()
+        self.sink.send_end(trailers)
         self._end()
 
     def failed(self, reset: Reset, reason: str = "") -> None:
@@ -307,5 +314,6 @@ class Stream:
         self._timers.clear()
         self.core.streams.discard(self)
         entry = self.exchange.finish(self.core.runtime.clock(), self._received, self._sent)
+        self.core.count_response(self.exchange.manager, entry)
         self.core.log(entry, self.exchange.manager.loggers)
         self.sink.closed()

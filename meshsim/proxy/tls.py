@@ -1,8 +1,8 @@
 """TLS as a proxy does it: contexts built once from xds and secrets, handshakes that check names before they are answered.
 
-How this works: `Contexts` turns an xds TLS context and the secrets it names into an `ssl.SSLContext`, kept until a secret changes. `TlsTransport`
-sits between a socket's transport and a protocol and runs OpenSSL on memory, which lets it look at the peer's certificate before its own
-last flight leaves: a peer whose names do not fit never sees a finished handshake, as with a real Envoy.
+How this works: `Contexts` turns an xds TLS context and the secrets it names into an `ssl.SSLContext`, kept until a secret changes.
+`TlsTransport` sits between a socket's transport and a protocol and runs OpenSSL on memory, which lets it look at the peer's certificate
+before its own last flight leaves: a peer whose names do not fit never sees a finished handshake, as with a real Envoy.
 """
 
 from __future__ import annotations
@@ -19,11 +19,14 @@ from cryptography.hazmat.primitives import serialization
 
 from meshsim.routing import certificates
 from meshsim.routing.facts import Peer
-from meshsim.xds.tls import CommonTlsContext, DownstreamTlsContext, Secret, TlsCertificate, UpstreamTlsContext
 from meshsim.xds.tls import CertificateValidationContext as Validation
+from meshsim.xds.tls import CommonTlsContext, DownstreamTlsContext, Secret, TlsCertificate, UpstreamTlsContext
 
 _VERSIONS = {
-    "TLSv1_0": ssl.TLSVersion.TLSv1, "TLSv1_1": ssl.TLSVersion.TLSv1_1, "TLSv1_2": ssl.TLSVersion.TLSv1_2, "TLSv1_3": ssl.TLSVersion.TLSv1_3,
+    "TLSv1_0": ssl.TLSVersion.TLSv1,
+    "TLSv1_1": ssl.TLSVersion.TLSv1_1,
+    "TLSv1_2": ssl.TLSVersion.TLSv1_2,
+    "TLSv1_3": ssl.TLSVersion.TLSv1_3,
 }
 _READ = 256 * 1024
 
@@ -184,7 +187,7 @@ class HandshakeFailed(Exception):
 class TlsTransport(asyncio.Transport, asyncio.Protocol):
     """TLS over a plain transport. It is a protocol to the socket's transport and a transport to the protocol above.
 
-    on_ready(self) is called once when the handshake is done, on_failure(HandshakeFailed) instead when it fails. `protocol` is set by on_ready.
+    on_ready(self) is called once when the handshake is done, on_failure(HandshakeFailed) instead when it fails. on_ready sets `protocol`.
     """
 
     def __init__(

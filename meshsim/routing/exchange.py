@@ -246,6 +246,10 @@ class Exchange:
                 self.entry.flag("URX")
         return self.local(replies.PER_TRY_TIMEOUT)
 
+    def give_up_retries(self) -> None:
+        """The request's body has become too much to keep, so it cannot be sent again."""
+        self._retries = None
+
     def idle(self, *, request_complete: bool) -> Step:
         """Nothing moved for the stream's idle timeout."""
         if self._responded:

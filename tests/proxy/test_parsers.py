@@ -88,7 +88,7 @@ REFUSED = {
         GET + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\n", GET + b"Content-Length: 3, 3\r\n\r\n", GET + b"a : b\r\n\r\n",
         GET + b"nocolon\r\n\r\n", GET + b": v\r\n\r\n", GET + b"b(d: v\r\n\r\n", b"FOO / HTTP/1.1\r\nHost: h\r\n\r\n",
         b"get / HTTP/1.1\r\nHost: h\r\n\r\n", b"GET /a b HTTP/1.1\r\nHost: h\r\n\r\n", b"GET /\xe9 HTTP/1.1\r\nHost: h\r\n\r\n",
-        b"GET a HTTP/1.1\r\nHost: h\r\n\r\n", b"GET / HTTP/1.1\r\n x: y\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"hello", b"HELLO you\n",
+        b"GET a HTTP/1.1\r\nHost: h\r\n\r\n", b"GET / HTTP/1.1\r\n x: y\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"HELLO you\n",
     ],
     "characters": [GET + b"a: \x00\r\n\r\n", GET + b"a: x\x01\r\n\r\n", b"GET /\x01 HTTP/1.1\r\nHost: h\r\n\r\n"],
     "length and chunked": [GET + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n"],
