@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from typing import Any as Json
 
@@ -13,6 +14,7 @@ from meshsim.resources.decode import nearest
 from meshsim.resources.reader import Path, Source
 from meshsim.resources.validation.golang import quote
 
+_NUMBER = re.compile(r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][-+]?[0-9]+)?")
 _GO_TYPES = {
     "object": "map[string]json.RawMessage", "array": "[]json.RawMessage", "string": "string", "integer": "int32", "number": "float64",
     "boolean": "bool", "duration": "string", "integer or string": "string",
@@ -32,12 +34,23 @@ def convert(value: Json, message: type, source: Source, resource: str) -> tuple[
 class _GoWalker(walk.Walker):
     """Words its findings as encoding/json and golang/protobuf do; lets pass what they let pass."""
 
+    _integer_type = "int32"
+
     def wrong(self, path: Path, value: Json, expected: str, hint: str = "") -> walk.Bad:
         if expected in ("integer", "number") and isinstance(value, str):
-            first = value[:1]
-            said = f"invalid character {_character(first)} looking for beginning of value" if first else "unexpected end of JSON input"
-            return self.say(path, said, hint)
-        return self.say(path, f"json: cannot unmarshal {_json_name(value, expected)} into Go value of type {_GO_TYPES[expected]}", hint)
+            return self.say(path, _not_a_number(value), hint)
+        kind = self._integer_type if expected == "integer" else _GO_TYPES[expected]
+        return self.say(path, f"json: cannot unmarshal {_json_name(value, expected)} into Go value of type {kind}", hint)
+
+    def value(self, value: Json, kind: inspect.Type, path: Path) -> Json:
+        bare, limits = (kind.type, kind.extra_json_schema or {}) if isinstance(kind, inspect.Metadata) else (kind, {})
+        if not isinstance(bare, inspect.IntType):
+            return super().value(value, kind, path)
+        low, high, self._integer_type = _RANGES[(limits.get("minimum") == 0, limits.get("maximum") == 0xFFFFFFFF)]
+        converted = super().value(value, kind, path)
+        if isinstance(converted, int) and not low <= converted <= high:
+            return self.say(path, f"json: cannot unmarshal number {converted} into Go value of type {self._integer_type}")
+        return converted
 
     def unknown(self, path: Path, key: str, known: Iterable[str]) -> bool:
         return False
@@ -55,6 +68,25 @@ class _GoWalker(walk.Walker):
 
     def item(self, value: Json, kind: inspect.Type, path: Path) -> Json:
         return self.value(walk.empty(kind) if value is None else value, kind, path)
+
+
+_RANGES = {
+    (True, True): (0, 2**32 - 1, "uint32"), (True, False): (0, 2**64 - 1, "uint64"), (False, False): (-(2**31), 2**31 - 1, "int32"),
+    (False, True): (0, 2**32 - 1, "uint32"),
+}  # fmt: skip
+"""By whether the schema bounds the field from below and from above: what Go's type takes."""
+
+
+def _not_a_number(text: str) -> str:
+    """What encoding/json says of a text, its quotes taken off, where a number is wanted."""
+    if not text:
+        return "unexpected end of JSON input"
+    number = _NUMBER.match(text)
+    if number is None:
+        return f"invalid character {_character(text[0])} looking for beginning of value"
+    if number.end() == len(text):
+        return f"json: cannot unmarshal number {text} into Go value of type int32"
+    return f"invalid character {_character(text[number.end()])} after top-level value"
 
 
 def _character(text: str) -> str:

@@ -6,6 +6,7 @@ required fields and one-of groups; then fields the schema does not know; then th
 
 from __future__ import annotations
 
+import base64
 import re
 from typing import Any as Json
 
@@ -129,8 +130,18 @@ def _text(value: str, node: Node, path: Path, report: Report) -> None:
         report.at(f"{spell(path)}: Too long: may not be more than {limits['maxLength']} bytes", path)
     elif "minLength" in limits and len(value) < limits["minLength"]:
         _invalid(report, path, quote(value), f"should be at least {limits['minLength']} chars long")
+    elif limits.get("format") == "byte" and not _is_base64(value):
+        _invalid(report, path, quote(value), f"must be of type byte: {quote(value)}")
     elif "pattern" in limits and not re.search(limits["pattern"], value):
         _invalid(report, path, quote(value), f"should match '{limits['pattern']}'")
+
+
+def _is_base64(text: str) -> bool:
+    try:
+        base64.b64decode(text, validate=True)
+    except ValueError:
+        return False
+    return True
 
 
 def _array(value: list[Json], node: Node, path: Path, report: Report) -> None:
@@ -157,7 +168,7 @@ def _object(value: dict[str, Json], node: Node, path: Path, report: Report) -> N
         report.at(f"{spell(path)}: Too many: {len(value)}: must have at most {limits['maxProperties']} items", path)
         return
     if "minProperties" in limits and len(value) < limits["minProperties"]:
-        _invalid(report, path, str(len(value)), f"should have at least {limits['minProperties']} properties")
+        _invalid(report, path, str(limits["minProperties"]), f"should have at least {limits['minProperties']} properties")
         return
     _one_of(node, value, path, report)
     for name, item in value.items():
