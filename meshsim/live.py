@@ -47,9 +47,7 @@ class LiveMesh:
     network: `loopback`, or `netns` in a program that has entered namespaces (network/choice.py).
     """
 
-    def __init__(
-        self, mesh: Mesh, *, processes: bool = False, seed: int = 0, cacerts: Path | None = None, network: str = LOOPBACK
-    ):
+    def __init__(self, mesh: Mesh, *, processes: bool = False, seed: int = 0, cacerts: Path | None = None, network: str = LOOPBACK):
         self.mesh, self._processes, self._seed, self._cacerts, self._network_kind = mesh, processes, seed, cacerts, network
         self._stack = AsyncExitStack()
         self._members: dict[str, Member] = {}

@@ -96,9 +96,7 @@ class LivePod:
             finally:
                 writer.close()
 
-    async def open(
-        self, host: str, port: int, tls: ssl.SSLContext | None = None
-    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    async def open(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection as an application opens it, with TLS for `host` where a context is given. Raises as `request`."""
         try:
             destination = Address.parse(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")

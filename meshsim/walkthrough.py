@@ -188,7 +188,8 @@ def _full(name: str) -> str:
 
 async def _run(step: Step, live: LiveMesh, played: Played) -> None:
     expect = step.expect
-    pods = list(dict.fromkeys([step.sender, *(e.pod for e in expect.log), *(c.pod for c in expect.counters)]))
+    sender = [step.sender] if live.mesh.pod(step.sender).proxy else []
+    pods = list(dict.fromkeys([*sender, *(e.pod for e in expect.log), *(c.pod for c in expect.counters)]))
     seen = {pod: len(live.proxy(pod).log()) for pod in pods}
     before = {(c.pod, c.name): await counter(live, c.pod, c.name) for c in expect.counters}
     played.exit, played.output, played.substitute = await _command(step, live)

@@ -56,11 +56,17 @@ class Files:
 def screen(trace: Trace, url: str, method: str, files: Files, missed: list[NearMiss]) -> str:
     """Everything, at most 80 columns wide where names allow."""
     lines = _headline(trace, url, method)
-    if not trace.address:
+    if not trace.address and not trace.dropped:
         lines.append(f"    no Service and no ExternalServer is named {trace.call.host}; nothing is looked up outside the mesh")
     for number, hop in enumerate(trace.hops, 1):
         lines += ["", *_hop(number, hop, trace, files)]
         lines += _missed([m for m in missed if m.proxy == hop.proxy and _last_of(trace, hop)], files)
+    for drop in trace.dropped:
+        way, _, policies = drop.partition(": ")
+        lines += ["", f"    dropped   {way}"]
+        for policy in policies.split(", "):
+            name, _, source = policy.rpartition(" ")
+            lines += _row("", f"by {name}", files(source))
     for number, arrival in enumerate(trace.arrivals, len(trace.hops) + 1):
         lines += ["", *_arrival(number, arrival)]
     return "\n".join(lines)

@@ -105,8 +105,12 @@ class Network(Protocol):
         Without a sidecar in that pod it is `connect`; and what a pod opens to itself is not redirected.
         """
 
-    async def resolve(self, name: str) -> list[str]:
-        """The addresses of an absolute name, in the order configured; empty when there is no such name."""
+    async def resolve(self, name: str, *, source: str = "") -> list[str]:
+        """The addresses of an absolute name, in the order configured; empty when there is no such name.
+
+        `source` is the pod that asks. Where NetworkPolicies keep it from the cluster's DNS the answer is empty, at once: nobody needs
+        to wait for a resolver's patience to end.
+        """
 
     def pod(self, address: str) -> Pod:
         """The network as that pod sees it."""
@@ -131,4 +135,4 @@ class Pod(NamedTuple):
         return await self.network.capture(self.address, destination)
 
     async def resolve(self, name: str) -> list[str]:
-        return await self.network.resolve(name)
+        return await self.network.resolve(name, source=self.address)

@@ -12,6 +12,8 @@ from pathlib import Path
 
 import msgspec
 
+from meshsim.resources.network_policy import Walls
+
 FILE = "directory.json"
 
 
@@ -35,11 +37,13 @@ class Capture(msgspec.Struct, omit_defaults=True):
 
 
 class Directory(msgspec.Struct, omit_defaults=True):
-    """Names (absolute, lower case, no final dot) to addresses; virtual `ip:port` to the places behind it; pods by address."""
+    """Names (absolute, lower case, no final dot) to addresses; virtual `ip:port` to the places behind it; pods by address; the
+    walls that NetworkPolicies put around pods."""
 
     names: dict[str, list[str]] = {}
     services: dict[str, list[str]] = {}
     pods: dict[str, Capture] = {}
+    walls: Walls = Walls()
 
     def resolve(self, name: str) -> list[str]:
         """The addresses of an absolute name, or of the closest `*.` wildcard above it; empty for an unknown one (NXDOMAIN)."""

@@ -28,6 +28,7 @@ BACKLOG = 1024
 HEADER_TIMEOUT = 10.0  # seconds for the peer's PROXY header; it is sent together with the connection
 MAX_PATH = 103  # bytes of a socket's path that macOS takes (104 with the final NUL; Linux takes 107)
 FIRST_PORT, LAST_PORT = 32768, 60999  # Linux' default range of ephemeral ports
+CONNECT_PATIENCE = 127.0  # seconds until Linux gives up a connection whose six SYNs nobody answered
 
 _ACCEPTS_PER_EVENT = 64
 _BUSY_DELAY = 0.001  # seconds between attempts while the listener's backlog is full
@@ -72,6 +73,8 @@ class LoopbackNetwork:
             destination = Address.parse(behind[0] if len(behind) == 1 else self._rng.choice(behind))
         if destination.is_loopback:
             return await self._inside(source, destination)
+        if directory.walls.blocking(source, destination.host, destination.port):
+            await _dropped(destination)
         capture = directory.pods.get(destination.host)
         path = _inbound(capture, destination.port) if capture else ""
         return await self._reach(path or self.path(destination), source, destination)
@@ -101,8 +104,9 @@ class LoopbackNetwork:
         except FileNotFoundError:
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"nothing listens on {destination}") from None
 
-    async def resolve(self, name: str) -> list[str]:
-        return self.directory.resolve(name)
+    async def resolve(self, name: str, *, source: str = "") -> list[str]:
+        directory = self.directory
+        return [] if directory.walls.blocks_dns(source) else directory.resolve(name)
 
     def pod(self, address: str) -> Pod:
         return Pod(self, address)
@@ -220,6 +224,12 @@ class _HeaderReader:
     def abandon(self) -> None:
         self._stop()
         self._sock.close()
+
+
+async def _dropped(destination: Address) -> None:
+    """What the sender of packets that nobody answers sees: nothing, until its system gives up."""
+    await asyncio.sleep(CONNECT_PATIENCE)
+    raise TimeoutError(errno.ETIMEDOUT, f"no answer from {destination}")
 
 
 def short_path(folder: Path, name: str) -> str:

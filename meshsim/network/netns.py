@@ -15,6 +15,7 @@ listens on refuses, as it does on the loopback network.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import socket
@@ -126,7 +127,9 @@ class Node:
             pod.close()
         self._pods.clear()
         self._world.close()
-        _ip("link del br0", "link del w0")
+        for link in ("br0", "w0"):
+            with contextlib.suppress(OSError):  # the kernel may have taken it already, with the namespace at its other end
+                _ip(f"link del {link}")
         self._home.close()
         (self._folder / FILE).unlink(missing_ok=True)
 

@@ -188,4 +188,4 @@ def _raw(got: Got) -> dict[str, Json]:
 
 
 def _ending(got: Got) -> str:
-    return {"": "eof", "gave up": "timeout", "stream reset": "reset"}.get(got.error, got.error)
+    return {"": "eof", "gave up": "timeout", "stream reset": "reset", "unreachable": "timeout"}.get(got.error, got.error)

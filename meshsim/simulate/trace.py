@@ -116,7 +116,8 @@ class Hop:
 @dataclass
 class Trace:
     """client: the answer in the recorded form (status, headers, served_by, body, error, tls, received, end). arrivals: what servers
-    received, in order. hops: the proxies it went through, in order of start."""
+    received, in order. hops: the proxies it went through, in order of start. dropped: connections that NetworkPolicies dropped, as
+    `SOURCE to DESTINATION: the policies that isolate the one or the other`."""
 
     call: Call
     address: str = ""
@@ -124,6 +125,7 @@ class Trace:
     hops: list[Hop] = field(default_factory=list)
     arrivals: list[dict[str, Json]] = field(default_factory=list)
     first: Leg | None = None
+    dropped: list[str] = field(default_factory=list)
 
     @property
     def lines(self) -> list[tuple[str, Entry]]:
@@ -166,4 +168,5 @@ class Trace:
             "arrivals": self.arrivals,
             "path": self.path,
             **({"first_leg": self.first.to_dict()} if self.first else {}),
+            **({"dropped": self.dropped} if self.dropped else {}),
         }

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any as Json
 
 from meshsim import xds
+from meshsim.resources.network_policy import Wall
 from meshsim.routing import exchange, inspection, tcp, tls_words
 from meshsim.routing.clusters import Cluster
 from meshsim.routing.entry import Entry
@@ -97,9 +98,11 @@ class Simulation:
         for number, proxy in enumerate(proxies):
             runtime = Runtime(random.Random(seed * 1009 + number), clock=lambda: self.now, local_address="127.0.0.1")
             runtime.update(configs[proxy.name])
+            deaf = world.walls.blocks_dns(proxy.ip)
             for cluster in runtime.clusters.values():
                 for name in cluster.dns_names:
-                    cluster.resolved(name, [name] if name.replace(".", "").isdigit() else world.resolve(name))
+                    found = [name] if name.replace(".", "").isdigit() else [] if deaf else world.resolve(name)
+                    cluster.resolved(name, found)
             node = _Node(proxy, runtime, secrets[proxy.name])
             self._nodes[proxy.name] = self._by_address[proxy.ip] = node
             self._tables[proxy.name] = {
@@ -110,9 +113,12 @@ class Simulation:
 
     def call(self, call: Call, *, explain: bool = False) -> Trace:
         """What would happen. `explain` also says what was passed over. Raises KeyError for an unknown source."""
-        node = self._nodes[call.source]
+        node = self._nodes.get(call.source)
+        own, namespace = (node.proxy.ip, node.proxy.namespace) if node else self._world.bare[call.source]
         trace = Trace(call)
-        found = self._world.look_up(call.host, node.proxy.namespace, self._tables[call.source])
+        if not _is_address(call.host) and self._world.walls.blocks_dns(own):
+            trace.dropped.append(_drop(own, "the cluster's DNS", self._world.walls.egress[own]))
+        found = self._world.look_up(call.host, namespace, self._tables.get(call.source, {}), asks=not trace.dropped)
         if not found:
             trace.client = {"error": "name does not resolve"}
             return trace
@@ -124,10 +130,11 @@ class Simulation:
         limit = sys.getrecursionlimit()
         sys.setrecursionlimit(max(limit, _DEEP))
         try:
-            got = self._captured(node, Endpoint(found[0], call.port), talk, walk)
+            destination = Endpoint(found[0], call.port)
+            got = self._captured(node, destination, talk, walk) if node else self._to(own, destination, talk, walk)
         finally:
             sys.setrecursionlimit(limit)
-        trace.first = Leg(f"{node.proxy.ip}", trace.address, _protocol(talk), inner=talk.offer.sni if isinstance(talk, Tls) else None)
+        trace.first = Leg(own, trace.address, _protocol(talk), inner=talk.offer.sni if isinstance(talk, Tls) else None)
         trace.client = describe.client(call, got)
         return trace
 
@@ -154,6 +161,10 @@ class Simulation:
         if inside:
             app = self._application(source, destination)
             return self._servers.serve(app, source, talk, walk.visit) if app is not None else Got(error="refused")
+        wall = self._world.walls.blocking(source, destination.host, destination.port)
+        if wall is not None:
+            walk.trace.dropped.append(_drop(source, str(destination), wall))
+            return Got(error="unreachable", end="timeout")
         node = self._by_address.get(destination.host)
         if node is not None:
             rules = node.runtime.listeners.get(VIRTUAL_INBOUND) if node.proxy.is_sidecar else node.runtime.handed_to(destination)
@@ -596,6 +607,10 @@ def _protocol(talk: Conversation) -> str:
 
 def _copied(request: Request) -> Request:
     return replace(request, headers=list(request.headers))
+
+
+def _drop(source: str, destination: str, wall: Wall) -> str:
+    return f"{source} to {destination}: {', '.join(wall.policies)}"
 
 
 def _is_address(text: str) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from meshsim.resources.external_server import CertificateRecipe, ExternalServerSpec, Place, places
+from meshsim.resources.network_policy import Walls
 from meshsim.simulate.handshake import Certificate
 
 MESH, PUBLIC = "mesh", "public"
@@ -22,7 +23,8 @@ class World:
     """Everything outside the proxies.
 
     names: absolute host to addresses. services: `ip:port` of a Service to the `ip:port`s behind it. recipes: how certificates of
-    external servers may differ from good ones. apps: what answers inside a pod with a sidecar, by the pod's address.
+    external servers may differ from good ones. apps: what answers inside a pod with a sidecar, by the pod's address. walls: what
+    NetworkPolicies drop. bare: address and namespace of pods without a proxy, by name.
     """
 
     names: Mapping[str, list[str]] = field(default_factory=dict)
@@ -31,6 +33,8 @@ class World:
     recipes: Mapping[str, CertificateRecipe] = field(default_factory=dict)
     apps: Mapping[str, ExternalServerSpec] = field(default_factory=dict)
     trust_domain: str = "cluster.local"
+    walls: Walls = field(default_factory=Walls)
+    bare: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.places: dict[tuple[str, int], Place] = places(self.servers)
@@ -44,13 +48,14 @@ class World:
             found = self.names.get(f"*.{name}")
         return [a for a in found or () if ":" not in a]
 
-    def look_up(self, name: str, namespace: str, captured: Mapping[str, list[str]]) -> list[str]:
-        """What an application in a pod gets: its search order, a DNS proxy's own table (`captured`) first."""
+    def look_up(self, name: str, namespace: str, captured: Mapping[str, list[str]], *, asks: bool = True) -> list[str]:
+        """What an application in a pod gets: its search order, a DNS proxy's own table (`captured`) first. `asks`: whether its questions
+        reach the cluster's DNS."""
         if name.replace(".", "").isdigit():
             return [name]
         for suffix in ("", f".{namespace}.svc.cluster.local", ".svc.cluster.local", ".cluster.local"):
             absolute = name.rstrip(".").lower() + suffix
-            found = captured.get(absolute) or self.resolve(absolute)
+            found = captured.get(absolute) or (self.resolve(absolute) if asks else [])
             if found:
                 return list(found)
         return []
