@@ -23,6 +23,7 @@ from meshsim.network.base import Address, Pod
 TIMEOUT = 30.0  # seconds for a whole request
 TRUST_VARIABLES = ("SSL_CERT_FILE", "CURL_CA_BUNDLE", "REQUESTS_CA_BUNDLE", "GIT_SSL_CAINFO")
 _PROXY_VARIABLES = ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "ftp_proxy")
+NO_SUCH_PROGRAM = 127  # the exit status of a shell for it
 _CHUNK = 65536
 
 
@@ -127,8 +128,29 @@ class LivePod:
         try:
             process = await asyncio.create_subprocess_exec(*command, env=self.environment(), preexec_fn=self.enter)
         except FileNotFoundError:
-            return 127
+            return NO_SUCH_PROGRAM
         return await process.wait()
+
+    async def output(self, *command: str, limit: float = TIMEOUT) -> tuple[int, str]:
+        """Run a program as `run` does, without a terminal: its exit status, and what it printed. It is killed after `limit` seconds."""
+        pipe = asyncio.subprocess.PIPE
+        try:
+            process = await asyncio.create_subprocess_exec(
+                *command,
+                env=self.environment(),
+                preexec_fn=self.enter,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=pipe,
+                stderr=asyncio.subprocess.STDOUT,
+            )
+        except FileNotFoundError:
+            return NO_SUCH_PROGRAM, f"{command[0]}: command not found\n"
+        try:
+            text, _ = await asyncio.wait_for(process.communicate(), limit)
+        except TimeoutError:
+            process.kill()
+            text, _ = await process.communicate()
+        return process.returncode or 0, text.decode("utf-8", "replace")
 
     def _context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)

@@ -45,7 +45,6 @@ KIND = "Walkthrough"
 COMMAND_LIMIT = 30.0  # seconds a command may take
 LOG_LIMIT = 3.0  # seconds for an expected log line or counter to appear after the command has ended
 _POLL = 0.02
-NO_SUCH_PROGRAM = 127
 
 
 class _Yaml(msgspec.Struct, rename="camel", kw_only=True, forbid_unknown_fields=True):
@@ -220,22 +219,7 @@ async def _command(step: Step, live: LiveMesh) -> tuple[int, str, bool]:
         from meshsim.client import curl
 
         return (*await curl(words[1:], pod), True)
-    try:
-        process = await asyncio.create_subprocess_exec(
-            *words,
-            env=pod.environment(),
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-        )
-    except FileNotFoundError:
-        return NO_SUCH_PROGRAM, f"{words[0]}: command not found\n", False
-    try:
-        output, _ = await asyncio.wait_for(process.communicate(), COMMAND_LIMIT)
-    except TimeoutError:
-        process.kill()
-        output, _ = await process.communicate()
-    return process.returncode or 0, output.decode("utf-8", "replace"), False
+    return (*await pod.output(*words, limit=COMMAND_LIMIT), False)
 
 
 _STATUS = re.compile(r"^HTTP/(\S+) (\d{3})")

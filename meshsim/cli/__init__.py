@@ -21,6 +21,7 @@ COMMANDS = {
     "config": "show what a proxy is told",
     "validate": "check files as Istio would, every mistake at once",
     "analyze": "find mistakes that no single file shows, with a call that fails",
+    "bench": "measure what hops cost, beside a real Envoy",
     "certs": "show a pod's certificate",
     "schema": "print the JSON Schema of a kind",
 }

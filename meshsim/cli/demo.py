@@ -13,9 +13,10 @@ from pathlib import Path
 import click
 
 from meshsim.cli import text, wire_text
-from meshsim.cli.sources import find, scenarios
+from meshsim.cli.sources import find, network_option, scenarios
 from meshsim.errors import MeshsimError
 from meshsim.mesh import Mesh
+from meshsim.network.choice import Choice, enter
 from meshsim.walkthrough import Played, Step, Walkthrough, play, read
 
 DEFAULT = "egress-gateway-http"
@@ -31,8 +32,9 @@ FAILED = 1
 @click.option("--all", "every", is_flag=True, help="every walk-through")
 @click.option("--step", "by_hand", is_flag=True, help="wait for Enter before each step")
 @click.option("--list", "listing", is_flag=True, help="list the walk-throughs")
+@network_option
 @click.option("--lang", type=click.Choice(["en", "zh"]), default="en", help="language of the titles")
-def command(names: tuple[str, ...], every: bool, by_hand: bool, listing: bool, lang: str) -> int:
+def command(names: tuple[str, ...], every: bool, by_hand: bool, listing: bool, network: str, lang: str) -> int:
     """Play a walk-through: apply YAML, run commands in a pod, show what every proxy saw.
 
     Exit status: 0 when every step gave what the page shows, 1 otherwise.
@@ -43,12 +45,13 @@ def command(names: tuple[str, ...], every: bool, by_hand: bool, listing: bool, l
         return 0
     folders = [find(name) for name in names] or (scenarios() if every else [find(DEFAULT)])
     failures = 0
+    choice = enter(network)
     for folder in folders:
         walkthrough = read(folder)
         if walkthrough is None and not every:
             raise MeshsimError(f"{folder} has no walk-through")
         if walkthrough is not None:
-            failures += asyncio.run(_play(walkthrough, by_hand, lang))
+            failures += asyncio.run(_play(walkthrough, choice, by_hand, lang))
     return FAILED if failures else 0
 
 
@@ -57,7 +60,7 @@ def _title(walkthrough: Walkthrough, lang: str) -> str:
     return spec.zh.title if lang == "zh" and spec.zh and spec.zh.title else spec.title
 
 
-async def _play(walkthrough: Walkthrough, by_hand: bool, lang: str) -> int:
+async def _play(walkthrough: Walkthrough, choice: Choice, by_hand: bool, lang: str) -> int:
     started = time.monotonic()
     mesh = walkthrough.initial()
     steps = walkthrough.spec.steps
@@ -65,10 +68,11 @@ async def _play(walkthrough: Walkthrough, by_hand: bool, lang: str) -> int:
     pods = ", ".join(f"{p.app}.{p.namespace}" for p in mesh.pods if p.proxy)
     words = f"A process for each proxy ({pods}) and one for the outside; nothing leaves this machine."
     click.echo(textwrap.fill(words, WIDTH))
+    click.echo(textwrap.fill(choice.reason, WIDTH))
     if shutil.which("curl") is None:
         click.echo("curl is not installed: meshsim's own client stands in, over HTTP/1.1 only.")
     failures = 0
-    async with mesh.run(processes=True) as live, contextlib.aclosing(play(walkthrough, live)) as played:
+    async with mesh.run(processes=True, network=choice.kind) as live, contextlib.aclosing(play(walkthrough, live)) as played:
         for number, step in enumerate(steps, 1):
             _announce(number, len(steps), step, walkthrough.folder, lang)
             if by_hand:

@@ -7,8 +7,10 @@ import os
 
 import click
 
-from meshsim.cli.sources import file_option, load_mesh
+from meshsim.cli.sources import file_option, load_mesh, network_option
 from meshsim.mesh import Mesh
+from meshsim.network.choice import enter
+from meshsim.pod import NO_SUCH_PROGRAM
 
 
 @click.command("run", context_settings={"ignore_unknown_options": True})
@@ -16,8 +18,9 @@ from meshsim.mesh import Mesh
 @click.argument("words", nargs=-1, type=click.UNPROCESSED, metavar="[-- COMMAND...]")
 @file_option
 @click.option("--from", "sender", default="sleep", metavar="[NS/]POD", help="the pod to run it in; default: sleep")
+@network_option
 @click.option("--logs", is_flag=True, help="print what each proxy logged, afterwards")
-def command(scenario: str | None, words: tuple[str, ...], files: tuple[str, ...], sender: str, logs: bool) -> int:
+def command(scenario: str | None, words: tuple[str, ...], files: tuple[str, ...], sender: str, network: str, logs: bool) -> int:
     """Start the mesh, run COMMAND as if it were in a pod, and end with its exit status.
 
     Without COMMAND your shell opens; exit ends the mesh. Nothing is left behind.
@@ -25,20 +28,21 @@ def command(scenario: str | None, words: tuple[str, ...], files: tuple[str, ...]
     names = [scenario] if scenario else []
     mesh = load_mesh(names, files)
     mesh.pod(sender)
-    return asyncio.run(_run(mesh, sender, words, logs))
+    kind = enter(network).kind
+    return asyncio.run(_run(mesh, sender, words, kind, logs))
 
 
-async def _run(mesh: Mesh, sender: str, words: tuple[str, ...], logs: bool) -> int:
-    async with mesh.run(processes=True) as live:
+async def _run(mesh: Mesh, sender: str, words: tuple[str, ...], network: str, logs: bool) -> int:
+    async with mesh.run(processes=True, network=network) as live:
         pod = live.pod(sender)
         if not words:
             words = (os.environ.get("SHELL", "/bin/sh"),)
             click.echo(f"in {pod.namespace}/{pod.name}; exit ends the mesh", err=True)
         status = await pod.run(*words)
-        if status == 127:
+        if status == NO_SUCH_PROGRAM:
             click.echo(f"meshsim: {words[0]}: no such command", err=True)
         if logs:
             for member in live.proxies:
                 for line in member.log():
-                    click.echo(f"{member.name}  {line}", err=True)
+                    click.echo(f"{member.name}  {line.rstrip()}", err=True)
         return status

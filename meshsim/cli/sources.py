@@ -19,6 +19,12 @@ def file_option(command: Callable[..., Json]) -> Callable[..., Json]:
     return click.option("-f", "--file", "files", multiple=True, metavar="FILE|DIR|-", help=text)(command)
 
 
+def network_option(command: Callable[..., Json]) -> Callable[..., Json]:
+    """The option `--network`, for commands that start a mesh."""
+    text = "netns captures any program; auto takes it where Linux allows; default: auto"
+    return click.option("--network", type=click.Choice(["auto", "loopback", "netns"]), default="auto", help=text)(command)
+
+
 def scenarios() -> list[Path]:
     """The folders of the scenarios that came with meshsim."""
     return sorted(p for p in home().iterdir() if p.is_dir() and not p.name.startswith("_"))
