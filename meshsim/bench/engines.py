@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import os
 import ssl
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack
@@ -19,14 +20,16 @@ import msgspec
 
 from meshsim import envoy, xds
 from meshsim.bench import member, origin
-from meshsim.bench.flat import Flat
+from meshsim.bench.flat import Flat, Unreachable
 from meshsim.bench.legs import Leg
 from meshsim.bench.load import Load
 from meshsim.envoy import EnvoyProcess
+from meshsim.errors import MeshsimError
 from meshsim.identity import Workload
 from meshsim.mesh import Mesh, PodPlace, load
 from meshsim.network import place, proxy_protocol
 from meshsim.network.base import Address
+from meshsim.network.place import Site
 from meshsim.network.secrets import Identity, SecretFiles
 from meshsim.processes import Process, python
 from meshsim.processes.folder import RunFolder
@@ -90,10 +93,12 @@ class Stage:
         self._stack = AsyncExitStack()
 
     async def __aenter__(self) -> Stage:
+        if sys.platform != "linux":
+            raise MeshsimError("the bench needs Linux: its clocks, its epoll, and all of 127.0.0.0/8")
         run = RunFolder()
         self._stack.callback(run.remove)
         self.folder = run.path
-        self.mesh: Mesh = load("-", stdin=self.leg.mesh)
+        self.mesh: Mesh = load(*self.leg.sources) if self.leg.sources else load("-", stdin=self.leg.mesh)
         self.flat = Flat(self.mesh.names, self.mesh.services)
         self.authorities = Authorities(self.folder / "ca")
         self.origin = Process(
@@ -133,24 +138,24 @@ class Stage:
 
     def captured(self, pipe: str) -> Load:
         """The leg's call as the pod's application makes it, through the sidecar behind that pipe."""
-        source = Address(self.mesh.pod("sleep").address, SOURCE_PORT)
+        source = Address(self.mesh.pod(self.leg.caller).address, SOURCE_PORT)
         return self._load(path=pipe, opening=proxy_protocol.encode(source, self._destination))
 
     @property
     def _destination(self) -> Address:
-        server = self.mesh.external_servers[0]
-        return Address(server.addresses[0], self.leg.port)
+        found = self.mesh.names.get(self.leg.host)
+        if not found:
+            raise Unreachable(f"nothing is known of {self.leg.host}; the mesh needs an ExternalServer of that name")
+        return Address(found[0], self.leg.port)
 
     def _load(self, **place: object) -> Load:
-        leg, host = self.leg, self.mesh.external_servers[0].hosts[0]
+        leg, host = self.leg, self.leg.host
         if leg.tls:
-            request = client_hello(f"{host}", bulk=leg.bulk)
+            request = client_hello(host, bulk=leg.bulk)
             answer = leg.body if leg.bulk else len(origin.ANSWER)
         else:
             request, answer = f"GET /{leg.body} HTTP/1.1\r\nhost: {host}\r\nuser-agent: bench\r\naccept: */*\r\n\r\n".encode(), 0
-        return msgspec.structs.replace(
-            Load(request=request, answer=answer, connections=leg.connections, fresh=leg.fresh), **place
-        )
+        return msgspec.structs.replace(Load(request=request, answer=answer, connections=leg.connections, fresh=leg.fresh), **place)
 
 
 class Engine(ABC):
@@ -159,7 +164,7 @@ class Engine(ABC):
     def __init__(self, name: str, stage: Stage):
         self.name, self.stage = name, stage
         self.folder = stage.folder / name
-        self._sites: dict[str, place.Site] = {}
+        self._sites: dict[str, Site] = {}
 
     def place(self) -> None:
         """Put every proxy's configuration where its process finds it."""
@@ -173,7 +178,7 @@ class Engine(ABC):
     @property
     def pipe(self) -> str:
         """Where the calling pod's sidecar takes its connections."""
-        return self._sites[self.stage.mesh.pod("sleep").address].outbound
+        return self._sites[self.stage.mesh.pod(self.stage.leg.caller).address].outbound
 
     @abstractmethod
     async def start(self) -> None: ...
@@ -190,7 +195,7 @@ class Engine(ABC):
         pods = [p for p in self.stage.mesh.pods if p.proxy]
         return iter(sorted(pods, key=lambda p: p.is_gateway))
 
-    def _site(self, pod: PodPlace) -> place.Site:
+    def _site(self, pod: PodPlace) -> Site:
         assert pod.proxy is not None
         home = self.folder / str(len(self._sites))
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -199,7 +204,7 @@ class Engine(ABC):
         public = self.stage.authorities.root_file("public")
         identity = Identity(files.chain, files.key, files.root)
         secrets = SecretFiles(home / "secrets", pod.namespace, identity, lambda path: public if path == "system" else None, mesh.secrets)
-        return place.Site(home, pod.address, secrets, is_gateway=pod.is_gateway)
+        return Site(home, pod.address, secrets, is_gateway=pod.is_gateway)
 
 
 class AsyncioEngine(Engine):
@@ -239,7 +244,7 @@ class EnvoyEngine(Engine):
     async def start(self) -> None:
         self.place()
         for address, site in self._sites.items():
-            flat = place.Site(site.folder, self.stage.flat.host(address), site.secrets, site.is_gateway)
+            flat = Site(site.folder, self.stage.flat.host(address), site.secrets, site.is_gateway)
             self._processes.append(EnvoyProcess(flat, self.name, "default", enter=pinned(cores()[0])))
         await asyncio.gather(*(p.start() for p in self._processes))
 
@@ -278,4 +283,3 @@ def client_hello(name: str, *, bulk: bool = False) -> bytes:
         at = 5 + 4 + 2 + 32 + 1  # record header, handshake header, version, random, length of the session id
         hello = hello[:at] + origin.BULK + hello[at + len(origin.BULK) :]
     return hello
-

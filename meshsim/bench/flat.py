@@ -1,8 +1,9 @@
 """A mesh's addresses on 127.0.0.0/8, so that both engines talk over the same plain TCP without any rights.
 
-How this works: each address of the mesh becomes one of this run's own 127.x.y.z, with the same port where that is not privileged. `rehoused`
-puts those into placed xds: where to listen, and where hosts are; names become what DNS would have said. Filter chains still match the mesh's own
-addresses, because a captured connection brings them in its PROXY header. Linux answers on all of 127.0.0.0/8; elsewhere the bench says so.
+How this works: each address of the mesh becomes one of this run's own 127.x.y.z, with the same port where that is not privileged.
+`rehouse` puts those into placed xds: where to listen, and where hosts are; names become what DNS would have said. Filter chains still
+match the mesh's own addresses, because a captured connection brings them in its PROXY header. Linux answers on all of 127.0.0.0/8;
+elsewhere the bench refuses to run.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ class FlatNetwork:
     async def capture(self, source: str, destination: Address) -> Connection:
         return await self.connect(source, destination)
 
-    async def resolve(self, name: str) -> list[str]:
+    async def resolve(self, name: str, *, source: str = "") -> list[str]:
         return []
 
     def pod(self, address: str) -> Pod:

@@ -41,12 +41,11 @@ class Histogram:
     def quantile(self, part: float) -> int:
         """The value that `part` (0 to 1) of all are not above; 0 when nothing was counted."""
         left = max(1, round(part * self.count))
-        value = 0
         for value, count in sorted(self._counts.items()):
             left -= count
             if left <= 0:
-                break
-        return value
+                return value
+        return 0
 
     def mean(self) -> float:
         return sum(v * n for v, n in self._counts.items()) / self.count if self._counts else 0.0

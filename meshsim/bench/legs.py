@@ -1,7 +1,7 @@
 """The legs of the fixed table: a mesh in YAML each, and the call that is measured.
 
-All share one cluster: the sleep pod with a sidecar, the egress gateway, one external host. The gateway's Service has a port for each way there:
-plaintext HTTP/1.1 and HTTP/2, mutual TLS with either, and TLS that is passed through.
+All share one cluster: the sleep pod with a sidecar, the egress gateway, one external host. The gateway's Service has a port for each
+way there: plaintext HTTP/1.1 and HTTP/2, mutual TLS with either, and TLS that is passed through.
 """
 
 from __future__ import annotations
@@ -140,14 +140,14 @@ spec:
 class Leg:
     """One line of the table.
 
-    port: of the external host, where the pod's application connects. body: bytes of an answer. connections: of the client. fresh: a new one
-    for each request. tls: the bytes are a TLS client's, which nobody terminates. bulk: throughput counts, not requests.
-    only_direct: no proxy at all.
+    mesh: its YAML, or `sources`, files and folders of it. caller: the pod that calls `host`, an external name. port: of the external
+    host, where the pod's application connects. body: bytes of an answer. connections: of the client. fresh: a new one for each request.
+    tls: the bytes are a TLS client's, which nobody terminates. bulk: throughput counts, not requests. only_direct: no proxy at all.
     """
 
     name: str
     title: str
-    mesh: str
+    mesh: str = ""
     port: int = 80
     body: int = KIB
     connections: int = 32
@@ -155,6 +155,9 @@ class Leg:
     tls: bool = False
     bulk: bool = False
     only_direct: bool = False
+    sources: tuple[str, ...] = ()
+    caller: str = "sleep"
+    host: str = HOST
 
 
 def _through(port: int, *, mtls: bool = False, originate: bool = False) -> str:
@@ -187,7 +190,16 @@ LEGS = (
     Leg("http2-mtls", "sidecar + gateway, mTLS, HTTP/2 between", _through(83, mtls=True)),
     Leg("bodies", "64 KiB bodies, two hops", _through(80), body=64 * KIB),
     Leg("passthrough", "SNI passthrough, two hops, new connections", _passed_through(), port=443, tls=True, connections=16, fresh=True),
-    Leg("passthrough-bulk", "SNI passthrough, two hops, 8 streams", _passed_through(), port=443, tls=True, body=BULK, connections=8, bulk=True),
+    Leg(
+        "passthrough-bulk",
+        "SNI passthrough, two hops, 8 streams",
+        _passed_through(),
+        port=443,
+        tls=True,
+        body=BULK,
+        connections=8,
+        bulk=True,
+    ),
     Leg("mtls-bulk", "mTLS between, 8 streams", _through(82, mtls=True), body=BULK, connections=8, bulk=True),
     Leg("latency", "two hops, 1 connection", _through(80), connections=1),
 )

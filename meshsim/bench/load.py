@@ -1,4 +1,5 @@
-"""The load client, a process of its own: `python -m meshsim.bench.load`, a `Load` as JSON on standard input, a `Result` on standard output.
+"""The load client, a process of its own: `python -m meshsim.bench.load`, a `Load` as JSON on standard input, a `Result` on standard
+output.
 
 How this works: one thread, one epoll, no event loop library, so that the client costs little beside what it measures. Closed: each of N
 connections sends its next request when it has the answer; that measures capacity. Open: requests are due at fixed times whatever
@@ -147,8 +148,14 @@ class Client:
         cpu = time.process_time() - cpu
         histogram.extend(self._latencies)
         return Result(
-            requests=len(self._latencies), errors=self._errors, received=self._received, elapsed=elapsed, cpu=cpu,
-            latencies=histogram.counts, first_error=self._first_error, late=late,
+            requests=len(self._latencies),
+            errors=self._errors,
+            received=self._received,
+            elapsed=elapsed,
+            cpu=cpu,
+            latencies=histogram.counts,
+            first_error=self._first_error,
+            late=late,
         )
 
     def close(self) -> None:

@@ -1,6 +1,7 @@
 """The process of an asyncio proxy under load: `python -m meshsim.bench.member FOLDER`.
 
-What a mesh's own process does (processes/proxy.py), on the flat network of the bench, with a choice of loop and codec and a profile if asked.
+What a mesh's own process does (processes/proxy.py), on the flat network of the bench, with a choice of loop and codec and a profile if
+asked.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The server behind the proxies, a process of its own that costs as little as it can: `python -m meshsim.bench.origin FOLDER`.
 
-`origin.json` there says where to listen and what to speak: `http` answers `GET /N` with N bytes; `https` the same over TLS; `bytes` answers the first
-bytes of each connection with 1 KiB, or without end where they ask for `bulk`, as a server behind TLS passthrough looks to a proxy.
+`origin.json` there says where to listen and what to speak: `http` answers `GET /N` with N bytes, and any other path with 1 KiB; `https`
+the same over TLS; `bytes` answers the first bytes of each connection with 1 KiB, or without end where they ask for `bulk`, as a server
+behind TLS passthrough looks to a proxy.
 """
 
 from __future__ import annotations
@@ -85,7 +86,7 @@ class HttpServer(_Server):
     def _answer(self, size: bytes) -> None:
         answer = self._answers.get(size)
         if answer is None:
-            number = int(size)
+            number = int(size) if size.isdigit() else 1024
             answer = b"HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: %d\r\n\r\n" % number
             if number <= len(_PIECE):
                 answer = self._answers[size] = answer + _PIECE[:number]

@@ -8,9 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import statistics
-import sys
 from collections.abc import Callable, Sequence
-from typing import Any as Json
 
 import msgspec
 
@@ -97,7 +95,9 @@ class Measured(msgspec.Struct, kw_only=True):
         return self.median(engine, lambda s: s.client_share) > FULL
 
 
-async def measure(leg: Leg, names: Sequence[str], *, rounds: int, seconds: float, rate: float = 0.0, progress: Progress = lambda _: None) -> Measured:
+async def measure(
+    leg: Leg, names: Sequence[str], *, rounds: int, seconds: float, rate: float = 0.0, progress: Progress = lambda _: None
+) -> Measured:
     """Run a leg on each engine in turn, `rounds` times. rate: an open load of that many requests a second, else a closed one."""
     measured = Measured(leg=leg.name, title=leg.title, bulk=leg.bulk)
     async with Stage(leg) as stage:
@@ -137,17 +137,28 @@ async def _sample(name: str, stage: Stage, engine: Engine | None, load: Load) ->
     result = await run_load(load, started)
     cpu = {who: engines.cpu_seconds(pid) - before[who] for who, pid in watched.items()}
     return Sample(
-        engine=name, requests=result.requests, errors=result.errors, received=result.received, elapsed=result.elapsed,
-        cpu={"client": result.cpu, **cpu}, memory=[engines.memory(pid) for pid in (engine.pids if engine else ())],
-        latencies=result.latencies, first_error=result.first_error, late=result.late,
+        engine=name,
+        requests=result.requests,
+        errors=result.errors,
+        received=result.received,
+        elapsed=result.elapsed,
+        cpu={"client": result.cpu, **cpu},
+        memory=[engines.memory(pid) for pid in (engine.pids if engine else ())],
+        latencies=result.latencies,
+        first_error=result.first_error,
+        late=result.late,
     )
 
 
 async def run_load(load: Load, started: Callable[[], None] = lambda: None) -> Result:
     """Carry out a load in a process of its own; `started` is called when its warm-up is over. Raises LoadFailed."""
     process = await asyncio.create_subprocess_exec(
-        *python("meshsim.bench.load"), stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
-        preexec_fn=engines.pinned(engines.cores()[1]), limit=1 << 26,
+        *python("meshsim.bench.load"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+        preexec_fn=engines.pinned(engines.cores()[1]),
+        limit=1 << 26,
     )
     assert process.stdin and process.stdout and process.stderr
     try:
@@ -169,20 +180,3 @@ async def run_load(load: Load, started: Callable[[], None] = lambda: None) -> Re
     if not last:
         raise LoadFailed(words or "the load client ended without a word")
     return msgspec.json.decode(last, type=Result)
-
-
-def machine() -> dict[str, Json]:
-    """What a report says of where it was measured."""
-    import os
-    import platform
-
-    model = next((line.partition(":")[2].strip() for line in _lines("/proc/cpuinfo") if line.startswith("model name")), platform.processor())
-    return {"python": sys.version.split()[0], "system": platform.platform(), "cpu": model, "cores": os.cpu_count() or 0}
-
-
-def _lines(path: str) -> list[str]:
-    try:
-        with open(path) as file:
-            return file.read().splitlines()
-    except OSError:
-        return []

@@ -1,0 +1,148 @@
+"""What is not a ratio to Envoy: start-up, `simulate` calls a second, compile time by size, memory.
+
+The compile curve has its own yardstick: the seconds PyYAML's C loader needs to compose the same text, which is a fixed part of any
+answer on the same machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+
+import msgspec
+import yaml
+
+from meshsim import control, topology, xds
+from meshsim.bench.legs import HOST, leg
+from meshsim.mesh import load as load_mesh
+from meshsim.resources import load
+from meshsim.resources.mesh_config import MeshConfig
+from meshsim.simulate import Call
+
+_RUNS = 3
+_SIMULATED = 500
+SIZES = (1000, 2000, 4000, 8000)
+
+
+class Figure(msgspec.Struct):
+    """One number, in `unit`, and how it came about."""
+
+    name: str
+    value: float
+    unit: str
+    note: str = ""
+
+
+def startup() -> Iterator[Figure]:
+    """What a person waits for: the interpreter with this package, and a trace from a shell."""
+    scenario = ("trace", "egress-gateway-http", f"http://{HOST}/politics")
+    yield Figure("bare interpreter", _process("-c", "pass"), "s", "the share of Python itself")
+    yield Figure("import meshsim.mesh", _process("-c", "import meshsim.mesh"), "s", "a process")
+    yield Figure("meshsim trace", _process("-m", "meshsim", *scenario), "s", "a process: load, compile, simulate, print")
+
+
+def simulation() -> Figure:
+    """Calls of one mesh, sidecar and gateway, a second."""
+    mesh = load_mesh("-", stdin=leg("mtls").mesh)
+    mesh.simulate("sleep", f"http://{HOST}/")
+    best = 0.0
+    for _ in range(_RUNS):
+        begin = time.perf_counter()
+        simulated = mesh.simulation()
+        call = _call()
+        for _ in range(_SIMULATED):
+            simulated.call(call)
+        best = max(best, _SIMULATED / (time.perf_counter() - begin))
+    return Figure("simulate", best, "calls/s", "sidecar and gateway over mTLS, without reasons")
+
+
+def in_process() -> Figure:
+    """A mesh on one event loop: proxies and the outside built, a request answered, torn down."""
+
+    async def once() -> float:
+        begin = time.perf_counter()
+        async with mesh.run() as live:
+            await live.pod("sleep").get(f"http://{HOST}/")
+        return time.perf_counter() - begin
+
+    mesh = load_mesh("-", stdin=leg("gateway").mesh)
+    asyncio.run(once())
+    return Figure(
+        "mesh in one process", min(asyncio.run(once()) for _ in range(_RUNS)) * 1000, "ms", "built, one request, torn down; plaintext"
+    )
+
+
+def compile_curve(sizes: tuple[int, ...] = SIZES, progress: Callable[[str], None] = lambda _: None) -> Iterator[Figure]:
+    """From YAML text to the xds of one sidecar, for N ServiceEntries (two ports), VirtualServices and DestinationRules."""
+    for number in sizes:
+        progress(f"compile: N = {number}")
+        text = resources(number)
+        begin = time.perf_counter()
+        for _ in yaml.compose_all(text, Loader=yaml.CSafeLoader):
+            pass
+        composed = time.perf_counter()
+        documents = load("-", stdin=text).require()
+        loaded = time.perf_counter()
+        proxy = topology.Proxy("sleep", ip="10.244.1.10", labels={"app": "sleep"})
+        made = xds.encode(control.compile(control.index(documents.resources, MeshConfig()), proxy))
+        done = time.perf_counter()
+        yardstick = composed - begin
+        note = f"{(done - composed) / yardstick:.1f} times composing the text ({yardstick:.2f} s); {len(made) >> 10} KiB of xds"
+        yield Figure(f"compile N={number}, reading", loaded - composed, "s", "YAML to resources")
+        yield Figure(f"compile N={number}, all", done - composed, "s", note)
+
+
+def resources(number: int) -> str:
+    """YAML of as many hosts."""
+    return "".join(_RESOURCES.format(n=n) for n in range(number))
+
+
+_RESOURCES = """---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: entry-{n}}}
+spec:
+  hosts: [host-{n}.example.com]
+  ports:
+  - {{number: 80, name: http, protocol: HTTP}}
+  - {{number: 443, name: tls, protocol: TLS}}
+  resolution: DNS
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: route-{n}}}
+spec:
+  hosts: [host-{n}.example.com]
+  http:
+  - match: [{{uri: {{prefix: /api}}}}]
+    timeout: 3s
+    route: [{{destination: {{host: host-{n}.example.com, port: {{number: 80}}}}}}]
+  - route: [{{destination: {{host: host-{n}.example.com, port: {{number: 80}}}}}}]
+---
+apiVersion: networking.istio.io/v1
+kind: DestinationRule
+metadata: {{name: rule-{n}}}
+spec:
+  host: host-{n}.example.com
+  trafficPolicy:
+    connectionPool: {{tcp: {{maxConnections: 100}}}}
+    outlierDetection: {{consecutive5xxErrors: 7}}
+"""
+
+
+def _call() -> Call:
+    return Call.url("sleep.default", f"http://{HOST}/", "GET", (), b"", None)
+
+
+def _process(*arguments: str) -> float:
+    """The median time of a Python process, in seconds."""
+    taken = []
+    for _ in range(_RUNS):
+        begin = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        taken.append(time.perf_counter() - begin)
+    return statistics.median(taken)

@@ -1,0 +1,200 @@
+"""The bench counts right, refuses what it cannot say, and its legs answer on live proxies."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections.abc import Iterator
+
+import msgspec
+import pytest
+
+from meshsim import envoy
+from meshsim.bench import engines, load, plot, rounds
+from meshsim.bench.figures import Figure, resources
+from meshsim.bench.flat import Flat, Unreachable
+from meshsim.bench.histogram import Histogram
+from meshsim.bench.legs import LEGS, leg
+from meshsim.bench.load import Client, Load
+from meshsim.bench.report import Report
+from meshsim.bench.rounds import Measured, Sample
+from meshsim.resources import load as load_resources
+
+
+@pytest.mark.parametrize("part,expected", [(0.0, 1), (0.5, 500), (0.99, 990), (0.999, 999), (1.0, 1000)])
+def test_quantiles(part: float, expected: int) -> None:
+    histogram = Histogram()
+    histogram.extend(range(1, 1001))
+    assert histogram.quantile(part) == expected
+
+
+@pytest.mark.parametrize("value", [0, 1, 2047, 2048, 123_456, 10**9, 10**12 + 7])
+def test_a_bucket_is_right_to_a_part_in_a_thousand(value: int) -> None:
+    histogram = Histogram()
+    histogram.record(value)
+    assert value - value / 1000 <= histogram.quantile(1.0) <= value
+
+
+def test_histograms_add_up() -> None:
+    one, other, both = Histogram(), Histogram(), Histogram()
+    one.extend(range(0, 5000, 3))
+    other.extend(range(0, 900_000, 17))
+    both.extend([*range(0, 5000, 3), *range(0, 900_000, 17)])
+    one.add(other)
+    assert one.counts == both.counts and Histogram(one.counts).quantile(0.9) == both.quantile(0.9)
+
+
+class Answerer:
+    """A server on a thread that sends `pieces` for each request, and counts connections."""
+
+    def __init__(self, *pieces: bytes):
+        self.pieces, self.connections = pieces, 0
+        self._server = socket.create_server(("127.0.0.1", 0))
+        self.port = self._server.getsockname()[1]
+        self._threads = [threading.Thread(target=self._accept, daemon=True)]
+        self._threads[0].start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._server.accept()
+            except OSError:
+                return
+            self.connections += 1
+            self._threads.append(threading.Thread(target=self._serve, args=(sock,), daemon=True))
+            self._threads[-1].start()
+
+    def _serve(self, sock: socket.socket) -> None:
+        with sock:
+            try:
+                while sock.recv(65536):
+                    for piece in self.pieces:
+                        sock.sendall(piece)
+            except OSError:
+                pass
+
+    def close(self) -> None:
+        self._server.shutdown(socket.SHUT_RDWR)
+        self._server.close()
+        for thread in self._threads:
+            thread.join(5)
+
+
+ANSWERS = {
+    "whole": (b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello",),
+    "in pieces": (b"HTTP/1.1 200 OK\r\ncontent-le", b"ngth: 5\r\n\r", b"\nhel", b"lo"),
+}
+
+
+@pytest.fixture(params=ANSWERS)
+def answerer(request: pytest.FixtureRequest) -> Iterator[Answerer]:
+    server = Answerer(*ANSWERS[request.param])
+    yield server
+    server.close()
+
+
+def run(settings: Load) -> load.Result:
+    client = Client(settings)
+    try:
+        return client.run()
+    finally:
+        client.close()
+
+
+def test_closed_load(answerer: Answerer) -> None:
+    result = run(Load(host="127.0.0.1", port=answerer.port, request=b"GET / HTTP/1.1\r\n\r\n", connections=3, warmup=0.02, seconds=0.1))
+    assert result.requests > 3 and result.errors == 0 and answerer.connections == 3
+    assert result.histogram.count == result.requests
+
+
+def test_fresh_connections(answerer: Answerer) -> None:
+    settings = Load(host="127.0.0.1", port=answerer.port, request=b"x", connections=2, fresh=True, warmup=0.0, seconds=0.1)
+    assert run(settings).requests <= answerer.connections
+
+
+def test_open_load_sends_what_is_due() -> None:
+    server = Answerer(*ANSWERS["whole"])
+    try:
+        settings = Load(host="127.0.0.1", port=server.port, request=b"x", connections=4, mode="open", rate=200, warmup=0.0, seconds=0.3)
+        result = run(settings)
+    finally:
+        server.close()
+    assert result.requests + result.late <= 61 and result.errors == 0
+
+
+def test_an_answer_that_is_none_is_an_error() -> None:
+    server = Answerer(b"HTTP/1.1 503 Service Unavailable\r\ncontent-length: 0\r\n\r\n")
+    try:
+        with pytest.raises(load.Refused, match="503"):
+            run(Load(host="127.0.0.1", port=server.port, request=b"x", warmup=0.0, seconds=5))
+    finally:
+        server.close()
+
+
+def sample(engine: str, requests: int, *, client: float = 0.1, cpu: float = 0.5) -> Sample:
+    spent = {"client": client, "origin": client, "proxy 0": cpu}
+    return Sample(engine=engine, requests=requests, errors=0, received=requests, elapsed=1.0, cpu=spent, latencies={1_000_000: requests})
+
+
+def report(*pairs: list[Sample]) -> Report:
+    return Report(
+        machine={"cores": 2}, seconds=1.0, measured=[Measured(leg="a", title="A", rounds=list(pairs))], figures=[Figure("f", 1, "s")]
+    )
+
+
+def test_the_ratio_is_the_median_of_the_rounds() -> None:
+    made = report(*[[sample("asyncio", n), sample("envoy", 100)] for n in (50, 400, 120)])
+    assert "1.20x" in made.text() and "0.50" in made.text() and "4.00" in made.text()
+
+
+def test_no_ratio_of_a_full_client() -> None:
+    made = report([sample("asyncio", 100, client=0.46), sample("envoy", 100)])
+    assert "client and origin were full with asyncio" in made.text() and "1.00x" not in made.text()
+
+
+def test_a_report_survives_json_and_draws() -> None:
+    made = report([sample("asyncio", 100), sample("envoy", 90)])
+    assert Report.decode(made.encode()) == made
+    assert plot.svg(made).startswith("<svg") and plot.svg(made).count("<polyline") == 2
+
+
+def test_flat_addresses() -> None:
+    flat = Flat({"a.example": ["203.0.113.9"]}, {"10.96.0.1:80": ["10.244.0.20:8080"]})
+    named, number = flat.place("a.example", 443)
+    assert named == flat.host("203.0.113.9") and named.startswith("127.") and number == 20443
+    assert flat.place("10.96.0.1", 80) == (flat.host("10.244.0.20"), 8080)
+    with pytest.raises(Unreachable, match="nothing is known"):
+        flat.place("b.example", 80)
+
+
+def test_the_compile_curve_is_of_valid_resources() -> None:
+    assert len(load_resources("-", stdin=resources(3)).require().resources) == 9
+
+
+LIVE = [each.name for each in LEGS if not each.bulk and not each.only_direct]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LIVE)
+async def test_a_leg_answers(name: str) -> None:
+    short = msgspec.structs.replace
+    async with engines.Stage(leg(name)) as stage:
+        engine = engines.make(engines.ASYNCIO, stage)
+        await engine.start()
+        try:
+            result = await rounds.run_load(short(stage.captured(engine.pipe), connections=2, warmup=0.05, seconds=0.1))
+        finally:
+            await asyncio.gather(engine.stop())
+    assert result.requests > 0 and not result.first_error
+
+
+@pytest.mark.envoy
+@pytest.mark.slow
+async def test_a_leg_on_a_real_envoy() -> None:
+    try:
+        envoy.binary()
+    except envoy.EnvoyUnavailable as e:
+        pytest.skip(str(e))
+    measured = await rounds.measure(leg("gateway"), [engines.ENVOY], rounds=1, seconds=0.1)
+    assert measured.samples(engines.ENVOY)[0].requests > 0
