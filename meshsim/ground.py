@@ -99,7 +99,7 @@ class InNamespaces(Ground):
 
     def update(self, plan: directory.Directory) -> None:
         directory.write(self._folder, plan)
-        self._node.update(plan)
+        self._node.update(plan, dns=DNS_ADDRESS)
 
     async def open_pod(self, pod: LivePod) -> None:
         etc = self._folder / "etc" / pod.network.address

@@ -1,8 +1,9 @@
-"""What the kernel redirects, as nftables text: a sidecar's capture, and the virtual addresses of Services.
+"""What the kernel redirects and drops, as nftables text: a sidecar's capture, the virtual addresses of Services, NetworkPolicies.
 
 The capture rules are those that `istio-iptables` writes for a pod: outbound TCP to 15001 except the proxy's own, inbound
 to 15006, with the pod annotations' exclusions. The proxy's own connections carry a mark instead of Istio's uid 1337, so
-that a mesh needs no second user. kube-proxy's part (Service address to a pod) happens on the node, after the sidecar.
+that a mesh needs no second user. kube-proxy's part (Service address to a pod) happens on the node, after the sidecar, and the network
+plug-in's part (dropping what a NetworkPolicy does not allow) after that, on the pods' own addresses.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from meshsim.network.directory import Capture
+from meshsim.resources.network_policy import Opening, Walls
 
 MARK = 1337
 OUTBOUND_PORT, INBOUND_PORT = 15001, 15006
+NO_WALLS = "table ip walls {}\ndelete table ip walls\n"
 UNCAPTURED_INBOUND = (15008, 15020, 15021, 15090)  # the agent's and Envoy's own ports, which istio-iptables leaves alone
 
 
@@ -50,6 +53,40 @@ def services(virtual: Mapping[str, Iterable[str]], protocols: Mapping[str, str] 
     return _table("services", _chain("prerouting", rules), _chain("output", rules))
 
 
+def walls(isolated: Walls, dns: str = "") -> str:
+    """The node's rules for isolated pods; empty without any. `dns`: the address the cluster's DNS is asked at, beside its pods' own."""
+    chains, jumps = [], []
+    for direction, pods in (("egress", isolated.egress), ("ingress", isolated.ingress)):
+        own, other = ("saddr", "daddr") if direction == "egress" else ("daddr", "saddr")
+        for number, (address, wall) in enumerate(pods.items()):
+            rules = [f"{rule} return" for opening in wall.openings for rule in _admitted(opening, other)]
+            if dns and direction == "egress":
+                spoken = [p for p in ("udp", "tcp") if any(not isolated.blocking(address, d, 53, p.upper()) for d in isolated.dns)]
+                rules += [f"ip daddr {dns} {protocol} dport 53 return" for protocol in spoken]
+            chains.append(_body(f"{direction}{number}", [*rules, "drop"]))
+            jumps.append(f"ip {own} {address} jump {direction}{number}")
+    if not jumps:
+        return ""
+    head = "    type filter hook forward priority 0; policy accept;"
+    chains.append(_body("forward", ["ct state established,related accept", *jumps], head))
+    return _table("walls", *chains)
+
+
+def _admitted(opening: Opening, other: str) -> list[str]:
+    """The rules of an opening, one for each protocol; none where its ranges are IPv6 only."""
+    what = ""
+    if opening.ranges is not None:
+        ranges = [r for r in opening.ranges if ":" not in r]
+        if not ranges:
+            return []
+        what = f"ip {other} {_set(ranges)} "
+        exceptions = [r for r in opening.exceptions if ":" not in r]
+        what += f"ip {other} != {_set(exceptions)} " if exceptions else ""
+    if opening.ports is None:
+        return [what]
+    return [f"{what}{ports.protocol.lower()} dport {ports.first}-{ports.last}" for ports in opening.ports]
+
+
 def _unless(what: str, values: Iterable[object]) -> list[str]:
     values = list(values)
     return [f"{what} {_set(values)} return"] if values else []
@@ -60,8 +97,12 @@ def _set(values: Iterable[object]) -> str:
 
 
 def _chain(hook: str, rules: list[str]) -> str:
-    lines = "\n".join(f"    {rule}" for rule in rules)
-    return f"  chain {hook} {{\n    type nat hook {hook} priority -100; policy accept;\n{lines}\n  }}"
+    return _body(hook, rules, f"    type nat hook {hook} priority -100; policy accept;")
+
+
+def _body(name: str, rules: list[str], *head: str) -> str:
+    lines = "\n".join([*head, *(f"    {rule}" for rule in rules)])
+    return f"  chain {name} {{\n{lines}\n  }}"
 
 
 def _table(name: str, *chains: str) -> str:

@@ -28,6 +28,7 @@ from meshsim.network import namespaces, netfilter
 from meshsim.network.base import Accept, Address, Connection, Pod
 from meshsim.network.directory import Capture, Directory, Reader
 from meshsim.network.namespaces import Namespace
+from meshsim.resources.network_policy import Walls
 
 FILE = "namespaces.json"
 GATEWAY = "169.254.1.1"  # the node as pods see it; link-local, so that no pod's address can collide
@@ -57,6 +58,7 @@ class Node:
         self._captures: dict[str, Capture] = {}
         self._services: dict[str, list[str]] = {}
         self._udp: dict[str, str] = {}
+        self._walls = Walls()
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         Path("/proc/sys/net/ipv4/conf/all/send_redirects").write_text("0")
         Path("/proc/sys/net/ipv4/conf/default/send_redirects").write_text("0")
@@ -78,8 +80,10 @@ class Node:
             )
         _ip(f"route add default via {_WORLD_END}")
 
-    def update(self, directory: Directory, *, udp: dict[str, str] | None = None) -> None:
-        """Make what the directory has and the kernel has not: pods, their capture rules, Service addresses.
+    def update(self, directory: Directory, *, udp: dict[str, str] | None = None, dns: str = "") -> None:
+        """Make what the directory has and the kernel has not: pods, their capture rules, Service addresses, NetworkPolicies.
+
+        `dns` is where the cluster's DNS is asked.
 
         Raises OSError with the kernel's or the tool's words.
         """
@@ -113,6 +117,9 @@ class Node:
         if directory.services != self._services or (udp or {}) != self._udp:
             namespaces.run("nft", "-f", "-", text=netfilter.services(directory.services, udp or {}))
             self._services, self._udp = dict(directory.services), dict(udp or {})
+        if directory.walls != self._walls:
+            namespaces.run("nft", "-f", "-", text=netfilter.walls(directory.walls, dns) or netfilter.NO_WALLS)
+            self._walls = directory.walls
         self._write()
 
     def _write(self) -> None:

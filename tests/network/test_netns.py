@@ -10,6 +10,7 @@ import pytest
 
 from meshsim.network import namespaces, netfilter
 from meshsim.network.directory import Capture
+from meshsim.resources.network_policy import Opening, Ports, Wall, Walls
 
 REASON = namespaces.unavailable()
 needs_netns = pytest.mark.skipif(bool(REASON), reason=REASON)
@@ -18,7 +19,9 @@ WORLD = """
     import asyncio, pathlib, sys, tempfile
     from meshsim.network import directory, namespaces, netns
     from meshsim.network.base import Address
+    from meshsim.resources.network_policy import Opening, Ports, Wall, Walls
 
+    WALLED = "10.244.9.10"
     SLEEP, GATEWAY, PLAIN, SITE = "10.244.1.10", "10.244.0.20", "10.244.9.9", "151.101.65.67"
     namespaces.enter()
     with tempfile.TemporaryDirectory() as name:
@@ -29,7 +32,9 @@ WORLD = """
                 SLEEP: directory.Capture(outbound="0.0.0.0:15001", inbound="0.0.0.0:15006", exclude_outbound_ports=[9000]),
                 GATEWAY: directory.Capture(),
                 PLAIN: directory.Capture(),
+                WALLED: directory.Capture(),
             },
+            walls=Walls(egress={WALLED: Wall(["p"], [Opening([GATEWAY + "/32"], [], [Ports("TCP", 8000, 8080)])])}),
         )
         directory.write(folder, plan)
         node = netns.Node(folder)
@@ -50,7 +55,7 @@ WORLD = """
             await take("site", Address(SITE, 9000))
             for how, source, destination in CALLS:
                 try:
-                    there = await asyncio.wait_for(getattr(network, how)(source, Address.parse(destination)), 5)
+                    there = await asyncio.wait_for(getattr(network, how)(source, Address.parse(destination)), 2)
                     name, here = await asyncio.wait_for(arrived.get(), 5)
                     print(how, source, destination, "->", name, here.source.host, here.destination)
                     there.sock.close()
@@ -76,6 +81,8 @@ capture 10.244.9.9 151.101.65.67:80 -> site 10.244.9.9 151.101.65.67:80
 connect 10.244.0.20 10.244.1.10:80 -> inbound 10.244.0.20 10.244.1.10:80
 connect 10.244.0.20 203.0.113.9:80 -> ConnectionRefusedError
 connect 151.101.65.67 10.244.0.20:8080 -> gateway 151.101.65.67 10.244.0.20:8080
+connect 10.244.9.10 10.96.10.10:80 -> gateway 10.244.9.10 10.244.0.20:8080
+connect 10.244.9.10 151.101.65.67:80 -> TimeoutError
 """.strip()
 
 
@@ -83,11 +90,29 @@ connect 151.101.65.67 10.244.0.20:8080 -> gateway 151.101.65.67 10.244.0.20:8080
 @pytest.mark.netns
 def test_connections_arrive_where_a_cluster_would_take_them():
     calls = "\n".join(line.partition(" -> ")[0] for line in JOURNEYS.splitlines())
-    done = subprocess.run(
-        [sys.executable, "-c", textwrap.dedent(WORLD), calls], capture_output=True, text=True, timeout=60, check=False
-    )
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(WORLD), calls], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == JOURNEYS
+
+
+WALLED = Wall(["p"], [Opening(["10.0.0.0/8", "fd00::/8"], ["10.1.0.0/16"], [Ports("TCP", 80, 80), Ports("UDP")]), Opening(["fd00::/8"])])
+
+
+def test_wall_rules():
+    rules = netfilter.walls(Walls(ingress={"10.244.1.10": WALLED}))
+    assert [line.strip() for line in rules.splitlines()[3:-1]] == [
+        "chain ingress0 {",
+        "ip saddr { 10.0.0.0/8 } ip saddr != { 10.1.0.0/16 } tcp dport 80-80 return",
+        "ip saddr { 10.0.0.0/8 } ip saddr != { 10.1.0.0/16 } udp dport 0-65535 return",
+        "drop",
+        "}",
+        "chain forward {",
+        "type filter hook forward priority 0; policy accept;",
+        "ct state established,related accept",
+        "ip daddr 10.244.1.10 jump ingress0",
+        "}",
+    ]
+    assert netfilter.walls(Walls()) == ""
 
 
 @pytest.mark.parametrize(
