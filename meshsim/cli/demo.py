@@ -12,7 +12,7 @@ from pathlib import Path
 
 import click
 
-from meshsim.cli import text, wire_text
+from meshsim.cli import alive, text, wire_text
 from meshsim.cli.sources import find, network_option, scenarios
 from meshsim.errors import MeshsimError
 from meshsim.mesh import Mesh
@@ -51,7 +51,7 @@ def command(names: tuple[str, ...], every: bool, by_hand: bool, listing: bool, n
         if walkthrough is None and not every:
             raise MeshsimError(f"{folder} has no walk-through")
         if walkthrough is not None:
-            failures += asyncio.run(_play(walkthrough, choice, by_hand, lang))
+            failures += alive.run(_play(walkthrough, choice, by_hand, lang))
     return FAILED if failures else 0
 
 

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 
 import click
 
+from meshsim.cli import alive
 from meshsim.cli.sources import file_option, load_mesh, network_option
 from meshsim.mesh import Mesh
 from meshsim.network.choice import enter
@@ -29,7 +29,7 @@ def command(scenario: str | None, words: tuple[str, ...], files: tuple[str, ...]
     mesh = load_mesh(names, files)
     mesh.pod(sender)
     kind = enter(network).kind
-    return asyncio.run(_run(mesh, sender, words, kind, logs))
+    return alive.run(_run(mesh, sender, words, kind, logs))
 
 
 async def _run(mesh: Mesh, sender: str, words: tuple[str, ...], network: str, logs: bool) -> int:
