@@ -14,6 +14,6 @@ class ProxyImage(Message):
 
 class ProxyConfigSpec(Message):
     selector: WorkloadLabelSelector | None = None
-    concurrency: Annotated[int, bounds(minimum=0)] | None = None
+    concurrency: Annotated[int, bounds(minimum=0, format="int32")] | None = None
     environment_variables: dict[str, Annotated[str, bounds(maxLength=2048)]] = {}
     image: ProxyImage | None = None

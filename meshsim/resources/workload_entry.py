@@ -87,7 +87,7 @@ class GrpcProbe(Message):
     port: Port = 0
 
 
-_Count = Annotated[int, bounds(minimum=0)]
+_Count = Annotated[int, bounds(minimum=0, format="int32")]
 
 
 class ReadinessProbe(OneOfMessage):

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any as Json
 
-from meshsim.errors import Problem
+from meshsim.errors import ConfigError, Problem
 from meshsim.resources import kinds
 from meshsim.resources.load import Document, Documents
 from meshsim.resources.resource import ObjectMeta, Resource
@@ -32,7 +32,7 @@ from meshsim.resources.validation.sidecar import sidecar
 from meshsim.resources.validation.telemetry import telemetry
 from meshsim.resources.validation.virtual_service import virtual_service
 
-__all__ = ["rejected", "validate"]
+__all__ = ["accepted", "rejected", "validate"]
 
 _CHECKS: dict[str, Callable[[Json, ObjectMeta, Report], None]] = {
     "ServiceEntry": service_entry,
@@ -72,6 +72,14 @@ def rejected(resource: Resource[Json]) -> bool:
         return True
     _webhook(resource.kind, resource.spec, resource.metadata, resource.raw, report)
     return report.failed
+
+
+def accepted(documents: Documents) -> Documents:
+    """The documents, if Istio takes every one. Raises ConfigError with every error of those it rejects."""
+    refused = {r.id for r in documents.resources if rejected(r)}
+    if refused:
+        raise ConfigError([p for p in validate(documents) if p.severity == "error" and p.resource in refused])
+    return documents
 
 
 def _kind(document: Document) -> kinds.Kind:

@@ -9,7 +9,8 @@ import re
 
 _TOKEN = re.compile(
     r"""(?P<space>\s+|//[^\n]*)"""
-    r"""|(?P<text>[bB]?[rR]?(?:'''(?:\\.|[^\\])*?'''|\"\"\"(?:\\.|[^\\])*?\"\"\"|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"))"""
+    r"""|(?P<raw>(?:[bB]?[rR]|[rR][bB]?)(?:'''.*?'''|\"\"\".*?\"\"\"|'[^'\n]*'|"[^"\n]*"))"""
+    r"""|(?P<text>[bB]?(?:'''(?:\\.|[^\\])*?'''|\"\"\"(?:\\.|[^\\])*?\"\"\"|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"))"""
     r"""|(?P<number>0x[0-9a-fA-F]+[uU]?|\d+\.\d+(?:[eE][-+]?\d+)?|\d+[eE][-+]?\d+|\d+[uU]?|\.\d+(?:[eE][-+]?\d+)?)"""
     r"""|(?P<name>[A-Za-z_][A-Za-z0-9_]*)"""
     r"""|(?P<sign>==|!=|<=|>=|&&|\|\||[-\[\]{}().,!?:+*/%<>])""",
@@ -24,8 +25,9 @@ _RESERVED = frozenset((
     "void", "while",
 ))  # fmt: skip
 _END = "<EOF>"
-_BINARY = (("||",), ("&&",), ("<", "<=", ">=", ">", "==", "!=", "in"), ("+", "-"), ("*", "/", "%"))
-_MAX_DEPTH = 200
+_BINARY = frozenset(("||", "&&", "<", "<=", ">=", ">", "==", "!=", "in", "+", "-", "*", "/", "%"))
+"""Which of them binds first is no matter of syntax."""
+_MAX_DEPTH = 150
 
 
 class _Wrong(Exception):
@@ -54,7 +56,7 @@ def _tokens(expression: str) -> list[tuple[str, str, int]]:
             bad = expression[at : at + 2] if expression[at] in "=&|" else expression[at]
             raise _Wrong(at, f"Syntax error: token recognition error at: '{bad}'")
         if found.lastgroup != "space":
-            out.append((str(found.lastgroup), found[0], at))
+            out.append(("text" if found.lastgroup == "raw" else str(found.lastgroup), found[0], at))
         at = found.end()
     out.append(("end", _END, len(expression)))
     return out
@@ -92,21 +94,18 @@ class _Parser:
         self._depth += 1
         if self._depth > _MAX_DEPTH:
             raise _Wrong(self._tokens[self._at][2], "Syntax error: expression recursion limit exceeded: 250")
-        self._binary(0)
+        self._operands()
         if self._take("?"):
-            self._binary(0)
+            self._operands()
             self._expect(":")
             self._expression()
         self._depth -= 1
 
-    def _binary(self, level: int) -> None:
-        if level == len(_BINARY):
-            self._unary()
-            return
-        self._binary(level + 1)
-        while self._token() in _BINARY[level]:
+    def _operands(self) -> None:
+        self._unary()
+        while self._token() in _BINARY:
             self._at += 1
-            self._binary(level + 1)
+            self._unary()
 
     def _unary(self) -> None:
         while self._token() in ("!", "-"):

@@ -46,7 +46,8 @@ class _GoWalker(walk.Walker):
         bare, limits = (kind.type, kind.extra_json_schema or {}) if isinstance(kind, inspect.Metadata) else (kind, {})
         if not isinstance(bare, inspect.IntType):
             return super().value(value, kind, path)
-        low, high, self._integer_type = _RANGES[(limits.get("minimum") == 0, limits.get("maximum") == 0xFFFFFFFF)]
+        plain = not limits or limits.get("format") == "int32"
+        low, high, self._integer_type = _INT32 if plain else _UINT32 if "maximum" in limits else _UINT64
         converted = super().value(value, kind, path)
         if isinstance(converted, int) and not low <= converted <= high:
             return self.say(path, f"json: cannot unmarshal number {converted} into Go value of type {self._integer_type}")
@@ -70,11 +71,8 @@ class _GoWalker(walk.Walker):
         return self.value(walk.empty(kind) if value is None else value, kind, path)
 
 
-_RANGES = {
-    (True, True): (0, 2**32 - 1, "uint32"), (True, False): (0, 2**64 - 1, "uint64"), (False, False): (-(2**31), 2**31 - 1, "int32"),
-    (False, True): (0, 2**32 - 1, "uint32"),
-}  # fmt: skip
-"""By whether the schema bounds the field from below and from above: what Go's type takes."""
+_INT32, _UINT32, _UINT64 = (-(2**31), 2**31 - 1, "int32"), (0, 2**32 - 1, "uint32"), (0, 2**64 - 1, "uint64")
+"""What Go's types take; the schema's bounds tell which one a field has."""
 
 
 def _not_a_number(text: str) -> str:

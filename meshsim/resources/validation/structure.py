@@ -110,7 +110,7 @@ def _wrong_type(value: Json, node: Node) -> tuple[str, str] | None:
         return None
     if found == "number" and node.type == "integer" and float(value).is_integer():
         return None
-    numeric = node.type == "number" or (node.type == "integer" and "maximum" not in node.bounds and "minimum" not in node.bounds)
+    numeric = node.type == "number" or (node.type == "integer" and (not node.bounds or node.bounds.get("format") == "int32"))
     if numeric and found not in ("string", "array", "null"):
         return ("double" if node.type == "number" else "int32"), ("double" if found == "number" else "")  # by format, where one is declared
     return node.type, found
