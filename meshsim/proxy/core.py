@@ -98,9 +98,11 @@ class Core:
     async def resolve(self, name: str) -> list[str]:
         return await self.pod.resolve(name)
 
-    def mirror(self, mirror: Mirror, exchange: Exchange) -> None:
-        """Send a copy of a request, and forget about it."""
-        MirrorStream(self, mirror, exchange).start()
+    def mirror(self, mirror: Mirror, exchange: Exchange) -> MirrorStream:
+        """Send a copy of a request; its body is to be given to the result, and then it can be forgotten."""
+        copy = MirrorStream(self, mirror, exchange)
+        copy.start()
+        return copy
 
     def spawn(self, coroutine: Coroutine[None, None, None]) -> None:
         """Run a coroutine that ends with the proxy."""

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from meshsim.proxy.stream import Upstream
 
 LIMIT = 15.0  # seconds
+BODY_LIMIT = 1024 * 1024  # bytes kept until there is a connection
 
 
 class MirrorStream:
@@ -22,6 +23,10 @@ class MirrorStream:
     def __init__(self, core: Core, mirror: Mirror, exchange: Exchange):
         self._core, self._mirror, self._exchange = core, mirror, exchange
         self._upstream: Upstream | None = None
+        self._body: list[bytes] = []
+        self._kept = 0
+        self._complete = mirror.request.ends
+        self._over = False
         self._timer = core.loop.call_later(LIMIT, self._end)
 
     def start(self) -> None:
@@ -29,18 +34,45 @@ class MirrorStream:
         destination = downstream.destination if downstream.restored else None
         host = self._mirror.cluster.pick(destination=destination)
         if host is None:
-            self._timer.cancel()
+            self._end()
             return
         self._core.mirrors.add(self)
         request = self._mirror.request
-        request.ends = True
         http2 = self._mirror.cluster.speaks_http2(request.version == "HTTP/2")
         way = transport.transport(self._mirror.cluster, host, request.authority, http2)
         self._core.pools.request(Attempt(self._mirror.cluster, host, request, http2, way), downstream, self)
 
+    def request_data(self, data: bytes) -> None:
+        """The same bytes that the real request carries; a host that is too slow for them loses its copy."""
+        if self._over:
+            return
+        if self._upstream is not None:
+            self._upstream.send_data(data)
+            return
+        self._body.append(data)
+        self._kept += len(data)
+        if self._kept > BODY_LIMIT:
+            self._end()
+
+    def request_end(self) -> None:
+        if not self._complete:
+            self._complete = True
+            if self._upstream is not None and not self._over:
+                self._upstream.send_end()
+
     def ready(self, upstream: Upstream) -> None:
+        if self._over:
+            upstream.cancel()
+            return
         self._upstream = upstream
-        upstream.send_head(self._mirror.request)
+        request = self._mirror.request
+        request.ends = self._complete and not self._body
+        upstream.send_head(request)
+        for data in self._body:
+            upstream.send_data(data)
+        self._body.clear()
+        if self._complete and not request.ends:
+            upstream.send_end()
 
     def not_ready(self, reset: Reset, reason: str = "") -> None:
         self._end()
@@ -61,13 +93,16 @@ class MirrorStream:
         self._end()
 
     def host_blocked(self) -> None:
-        """A head alone does not fill a buffer."""
+        """The real request does not wait for its copy."""
+        self._end()
 
     def host_writable(self) -> None:
         """See host_blocked."""
 
     def _end(self) -> None:
+        self._over = True
         self._timer.cancel()
+        self._body.clear()
         self._core.mirrors.discard(self)
         if self._upstream is not None:
             self._upstream.cancel()

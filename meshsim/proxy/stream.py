@@ -17,6 +17,7 @@ from meshsim.routing.retries import Reset
 
 if TYPE_CHECKING:
     from meshsim.proxy.core import Core
+    from meshsim.proxy.mirror import MirrorStream
 
 REPLAY_LIMIT = 1024 * 1024  # bytes of a request body kept for another attempt; Envoy's per-connection buffer limit
 
@@ -83,7 +84,8 @@ class Stream:
         self._trailers: Headers | None = None
         self._tunnel = False
         self._received = self._sent = 0
-        self._response_ended = False
+        self._responding = False
+        self._copies: list[MirrorStream] = []
         self._timers: dict[str, asyncio.TimerHandle] = {}
         core.streams.add(self)
 
@@ -92,7 +94,11 @@ class Stream:
         self._do(self.exchange.begin())
 
     def refuse(self, kind: str) -> None:
-        """Answer a request that its codec could not read; kind: of `replies.BAD_REQUESTS`."""
+        """Answer a request that its codec could not read, or not to the end; kind: of `replies.BAD_REQUESTS`."""
+        if self._responding:
+            self.sink.cut()
+            self.client_gone()
+            return
         self._complete = True
         self._do(self.exchange.local(BAD_REQUESTS[kind]))
 
@@ -106,6 +112,8 @@ class Stream:
     def request_data(self, data: bytes) -> None:
         self._received += len(data)
         self._touch()
+        for copy in self._copies:
+            copy.request_data(data)
         if self._upstream is not None:
             self._upstream.send_data(data)
         if self._body is not None and not self._tunnel:
@@ -124,6 +132,8 @@ class Stream:
             return
         self._complete = True
         self._trailers = trailers
+        for copy in self._copies:
+            copy.request_end()
         if self._upstream is not None:
             self._upstream.send_end(trailers)
             self._start_timers()
@@ -196,7 +206,6 @@ class Stream:
         if trailers:
             self.exchange.entry.response_trailers = trailers
         self._upstream = None
-        self._response_ended = True
         self.sink.send_end(trailers)
         self._end()
 
@@ -220,12 +229,12 @@ class Stream:
             return
         if isinstance(step, Attempt):
             self._attempt = step
-            for mirror in self.exchange.mirrors:
-                self.core.mirror(mirror, self.exchange)
-            self.exchange.mirrors = []
+            if self.exchange.mirrors:
+                self._copy()
             self._waiting = self.core.pools.request(step, self.exchange.downstream, self)
         elif isinstance(step, Forward):
-            self.sink.send_head(step.response)
+            self._responding = True
+            self.sink.send_head(step.response, close=not self._complete and not self._tunnel)
         elif isinstance(step, Reply):
             self._drop_upstream()
             self.sink.send_head(step.response, close=step.close or not self._complete)
@@ -244,6 +253,17 @@ class Stream:
             self._drop_upstream()
             self.sink.cut()
             self._end()
+
+    def _copy(self) -> None:
+        """Start the copies of the request, with what there is of its body."""
+        for mirror in self.exchange.mirrors:
+            copy = self.core.mirror(mirror, self.exchange)
+            for data in self._body:
+                copy.request_data(data)
+            if self._complete:
+                copy.request_end()
+            self._copies.append(copy)
+        self.exchange.mirrors = []
 
     def _resume(self) -> None:
         self._timers.pop("wait", None)
