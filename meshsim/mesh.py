@@ -29,6 +29,7 @@ from meshsim.resources import load as load_documents
 from meshsim.resources.external_server import CertificateRecipe, ExternalServerSpec, ServerPort
 from meshsim.resources.mesh_config import MeshConfig
 from meshsim.resources.network_policy import Walls, walls
+from meshsim.resources.validation import accepted
 from meshsim.simulate import Call, Secrets, Simulation, Trace
 from meshsim.simulate import World as SimulatedWorld
 from meshsim.simulate.handshake import Certificate
@@ -59,9 +60,9 @@ class PodPlace(NamedTuple):
 def load(*paths: str | Path, stdin: str | None = None) -> Mesh:
     """The mesh that files, folders and "-" (standard input) describe, in default surroundings where they describe none.
 
-    Raises ConfigError with every mistake at once.
+    Raises ConfigError with every mistake at once, those for which Istio would refuse a resource included, in its words.
     """
-    documents, notes = surrounded(load_documents(*paths, stdin=stdin).require())
+    documents, notes = surrounded(accepted(load_documents(*paths, stdin=stdin).require()))
     return Mesh(documents, notes)
 
 

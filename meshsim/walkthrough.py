@@ -39,6 +39,7 @@ from meshsim.errors import ConfigError, MeshsimError
 from meshsim.live import LiveMesh
 from meshsim.mesh import Mesh
 from meshsim.resources import Documents, Resource, load
+from meshsim.resources.validation import accepted
 from meshsim.surroundings import surrounded
 
 KIND = "Walkthrough"
@@ -127,7 +128,7 @@ class Walkthrough:
 
     def documents(self, files: list[str]) -> Documents:
         """Raises ConfigError for what is wrong in them."""
-        return load(*(self.folder / name for name in files)).require()
+        return accepted(load(*(self.folder / name for name in files)).require())
 
 
 @dataclass
