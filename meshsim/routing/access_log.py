@@ -11,6 +11,7 @@ import json
 import re
 import time
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any as Json
 from typing import NamedTuple
 
@@ -136,16 +137,11 @@ def _json_value(value: Json) -> Callable[[Entry], Json]:
 
 def _text(text: str, empty: str) -> Callable[[Entry], str]:
     parts = _parse(text)
+    template = "".join(part.replace("%", "%%") if isinstance(part, str) else "%s" for part in parts)
+    operators = [part for part in parts if not isinstance(part, str)]
 
     def make(entry: Entry) -> str:
-        out = []
-        for part in parts:
-            if isinstance(part, str):
-                out.append(part)
-            else:
-                value = part(entry)
-                out.append(empty if value is None else str(value))
-        return "".join(out)
+        return template % tuple([empty if (value := operator(entry)) is None else value for operator in operators])
 
     return make
 
@@ -200,6 +196,8 @@ def _in_order(flags: list[str]) -> list[str]:
 def _request_header(argument: str) -> Operator:
     """`X?Y`: header X, else header Y."""
     names = [name.lower() for name in argument.split("?")]
+    if len(names) == 1 and names[0] in _PSEUDO:
+        return _PSEUDO[names[0]]
 
     def find(entry: Entry) -> Value:
         for name in names:
@@ -250,7 +248,10 @@ def _query_parameter(argument: str) -> Operator:
 
 
 def _header(headers: list[tuple[str, str]], name: str) -> str | None:
-    return next((value for key, value in headers if key == name), None)
+    for key, value in headers:
+        if key == name:
+            return value
+    return None
 
 
 def _absent(_argument: str) -> Operator:
@@ -276,6 +277,17 @@ def timestamp(seconds: float, layout: str = "%Y-%m-%dT%H:%M:%S.%3fZ") -> str:
 
     text = _SUBSECOND.sub(subsecond, layout).replace("%s", str(whole))
     return time.strftime(text, time.gmtime(whole))
+
+
+def _start(seconds: float) -> str:
+    """`timestamp` in its usual layout: all that changes within a second is the milliseconds."""
+    whole, micros = divmod(round(seconds * 1_000_000), 1_000_000)
+    return f"{_second(whole)}{micros // 1000:03d}Z"
+
+
+@lru_cache(maxsize=4)
+def _second(whole: int) -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%S.", time.gmtime(whole))
 
 
 def _milliseconds(start: float, end: float | None) -> int | None:
@@ -304,7 +316,7 @@ _WITH_ARGUMENT: dict[str, Callable[[str], Operator]] = {
     "ENVIRONMENT": _environment,
 }
 _PLAIN: dict[str, Operator] = {
-    "START_TIME": lambda e: timestamp(e.start),
+    "START_TIME": lambda e: _start(e.start),
     "PROTOCOL": lambda e: e.protocol or None,
     "UPSTREAM_PROTOCOL": lambda e: e.upstream_protocol or None,
     "RESPONSE_CODE": lambda e: e.code,

@@ -182,6 +182,8 @@ class Cluster:
         """The hosts among which the balancer chooses: of one priority, and of one locality where those have weights."""
         if not self.hosts:
             return []
+        if len(self.hosts) == 1 and self.usable(self.hosts[0]) and not self._weighs_localities:
+            return self.hosts
         chosen = self._priority(key)
         level = [h for h in self.hosts if h.priority == chosen]
         usable = [h for h in level if self.usable(h)]

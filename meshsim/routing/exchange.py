@@ -37,8 +37,6 @@ from meshsim.xds.route import ClusterWeight, HashPolicy, Route, RouteAction, Rou
 if TYPE_CHECKING:
     from meshsim.routing.manager import Manager
 
-DEFAULT_TIMEOUT = 15.0  # seconds; Envoy's where a route names none
-
 
 @dataclass(slots=True)
 class Reply:
@@ -124,8 +122,9 @@ class Exchange:
         self._retries: Retries | None = None
         self._hash: int | None = None
         self._set_cookie = ""
-        self._after_wait: Callable[[], Step] = self._route_it
-        self._pending_filters: list[Callable[[], Step | None]] = []
+        # Functions of the class, not bound ones: an exchange that refers to itself would wait for the garbage collector.
+        self._after_wait: Callable[[Exchange], Step] = Exchange._route_it
+        self._pending_filters: list[Callable[[Exchange], Step | None]] = []
         self._responded = False
         self._retried = False
         self._decorator = ""
@@ -166,11 +165,11 @@ class Exchange:
         self._log_request()
         if request.upgrade and not self._upgrade_allowed(request.upgrade):
             return self.local(replies.NO_UPGRADE)
-        self._pending_filters = [lambda f=f: f(self) for f in self.manager.filters]  # type: ignore[misc]
+        self._pending_filters = list(self.manager.filters)
         return self._filter()
 
     def resume(self) -> Step:
-        return self._after_wait()
+        return self._after_wait(self)
 
     def looked_up(self, name: str, port: int, addresses: list[str]) -> Step:
         """What a `Lookup` found."""
@@ -322,9 +321,9 @@ class Exchange:
 
     def _filter(self) -> Step:
         while self._pending_filters:
-            step = self._pending_filters.pop(0)()
+            step = self._pending_filters.pop(0)(self)
             if step is not None:
-                self._after_wait = self._filter
+                self._after_wait = Exchange._filter
                 return step
         return self._route_it()
 
@@ -338,19 +337,19 @@ class Exchange:
     def inject(self, fault: faults.Fault) -> Step | None:
         """Do what a fault says: wait, then end the request or let it go on."""
 
-        def abort() -> Step | None:
+        def abort(exchange: Exchange) -> Step | None:
             if fault.status is None:
                 return None
             if fault.grpc is not None:
                 extra = [("grpc-status", str(fault.grpc)), ("content-type", "application/grpc")]
-                return self._reply(replies.FAULT._replace(status=200, body=""), extra)
-            return self.local(replies.FAULT._replace(status=fault.status))
+                return exchange._reply(replies.FAULT._replace(status=200, body=""), extra)
+            return exchange.local(replies.FAULT._replace(status=fault.status))
 
         if fault.delay is not None:
             self.entry.flag("DI")
             self._pending_filters.insert(0, abort)
             return Wait(fault.delay)
-        return abort()
+        return abort(self)
 
     def allow_origin(self, policy: cors.Policy) -> Step | None:
         """Answer a preflight request, or remember what the response must say."""
@@ -379,10 +378,9 @@ class Exchange:
         if self.cluster is None:
             not_found = 404 if action.cluster_not_found_response_code == "NOT_FOUND" else 503
             return self.local(replies.NO_CLUSTER._replace(status=not_found))
-        policy = action.retry_policy or self.selected.host.config.retry_policy
-        if policy is not None and policy.retry_on:
-            self._retries = Retries(policy, self._rng)
-        self.timeout = seconds(action.timeout, DEFAULT_TIMEOUT)
+        if self.selected.retries is not None:
+            self._retries = Retries(self.selected.retries, self._rng)
+        self.timeout = self.selected.timeout
         self._hash = self._hashed(action.hash_policy)
         return self._attempt()
 
@@ -395,8 +393,8 @@ class Exchange:
             return Lookup(bare, int(port) if port else 443 if self.cluster.config.transport_socket else 80)
         if not self._finalized and not self._needs_host:
             self._finalize()
-        avoid = self._tried if self._retries and self._retries.avoids_previous_hosts else []
-        tries = self._retries.host_attempts if self._retries else 1
+        avoid = self._tried if self._retries and self._retries.rules.avoids_previous_hosts else []
+        tries = self._retries.rules.host_attempts if self._retries else 1
         destination = self.downstream.destination if self.downstream.restored else None
         host = self.cluster.pick(key=self._hash, destination=destination, avoid=avoid, tries=tries)
         if host is None:
@@ -423,7 +421,7 @@ class Exchange:
         way = transport(self.cluster, host, self.request.authority, http2)
         entry.upstream_sni = way.sni
         return Attempt(
-            self.cluster, host, self.request, http2, way, self._retries.per_try_timeout if self._retries else 0.0, entry.attempts
+            self.cluster, host, self.request, http2, way, self._retries.rules.per_try_timeout if self._retries else 0.0, entry.attempts
         )
 
     @property
@@ -435,7 +433,7 @@ class Exchange:
     def _again(self) -> Wait:
         assert self._retries is not None
         self._retried = True
-        self._after_wait = self._attempt
+        self._after_wait = Exchange._attempt
         return Wait(self._retries.delay())
 
     def _report_timeout(self) -> None:
@@ -450,12 +448,13 @@ class Exchange:
         action = route.route
         assert action is not None
         limit = self.timeout
-        if self._retries and self._retries.per_try_timeout and (not limit or self._retries.per_try_timeout < limit):
-            limit = self._retries.per_try_timeout
+        if self._retries and self._retries.rules.per_try_timeout and (not limit or self._retries.rules.per_try_timeout < limit):
+            limit = self._retries.rules.per_try_timeout
         if limit and not self.manager.suppresses:
             request.headers = replaced(request.headers, headers.EXPECTED_TIMEOUT, str(int(limit * 1000)))
-        levels = [(h.request_headers_to_remove, h.request_headers_to_add) for h in self._levels()]
-        request.headers = headers.changed(request.headers, levels, self._substitute)
+        if self._leg is not None or self.selected.changes_requests:
+            levels = [(h.request_headers_to_remove, h.request_headers_to_add) for h in self._levels()]
+            request.headers = headers.changed(request.headers, levels, self._substitute)
         self._rewrite_host(action)
         if action.prefix_rewrite or action.regex_rewrite is not None:
             path = paths.rewritten(request.path, route.match, action.prefix_rewrite, action.regex_rewrite)
@@ -562,14 +561,12 @@ class Exchange:
             entry.details = reply.details
         status, body, fields = reply.status, reply.body, list(extra)
         if (self.request.first("content-type") or "").startswith("application/grpc") and reply.details != "direct_response":
-            fields += [("grpc-status", str(replies.GRPC_STATUS.get(status, replies.GRPC_UNKNOWN)))]
-            fields += [("grpc-message", body)] if body else []
             fields.append(("content-type", "application/grpc"))
+            fields.append(("grpc-status", str(replies.GRPC_STATUS.get(status, replies.GRPC_UNKNOWN))))
+            fields += [("grpc-message", body)] if body else []
             status, body = 200, ""
         elif body:
             fields += [("content-length", str(len(body))), ("content-type", "text/plain")]
-        elif status >= 200 and status not in (204, 304) and self.request.version != "HTTP/2" and self.request.method != "HEAD":
-            fields.append(("content-length", "0"))
         entry.code = status
         self._responded = True
         sent = b"" if self.request.method == "HEAD" else body.encode("latin-1")
@@ -578,9 +575,11 @@ class Exchange:
     def _outgoing(self, response: Response, *, from_upstream: bool) -> Response:
         """What the configuration and the connection manager do to every response."""
         manager = self.manager
-        response.headers = [*response.headers, *self._response_extras]
-        routed = self.selected is not None and (self.selected.route.route is not None or self.entry.details == "direct_response")
-        if from_upstream or routed:
+        if self._response_extras:
+            response.headers = [*response.headers, *self._response_extras]
+        selected = self.selected
+        routed = selected is not None and (selected.route.route is not None or self.entry.details == "direct_response")
+        if (from_upstream or routed) and (self._leg is not None or (selected is not None and selected.changes_responses)):
             levels = [(h.response_headers_to_remove, h.response_headers_to_add) for h in self._levels()]
             response.headers = headers.changed(response.headers, levels, self._substitute)
         if manager.config.tracing is not None:

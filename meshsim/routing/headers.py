@@ -7,7 +7,6 @@ wins; within one level removals come first.
 from __future__ import annotations
 
 import random
-import uuid
 from collections.abc import Callable, Iterable, Sequence
 from urllib.parse import quote
 
@@ -37,6 +36,9 @@ BODILESS = frozenset(("GET", "HEAD", "DELETE", "TRACE", "CONNECT"))
 """Methods whose requests go out over HTTP/1 without `content-length: 0` when there is no body (Envoy; RFC 9110 8.6)."""
 
 _HOP_BY_HOP = frozenset(("connection", "keep-alive", "proxy-connection", "transfer-encoding"))
+_DROPPED = _HOP_BY_HOP | _UNTRUSTED | {INTERNAL}
+_DROPPED_AT_EDGE = _DROPPED | _UNTRUSTED_AT_EDGE
+_CONDITIONAL = frozenset(("connection", "upgrade", "te", "expect"))
 
 Substitute = Callable[[str], str]
 
@@ -46,15 +48,15 @@ def incoming(
 ) -> Endpoint:
     """Change a request's headers as a connection manager does before routing; who the client is, as logs say it."""
     edge = manager.use_remote_address is True
-    named = set(tokens(v for n, v in request.headers if n == "connection"))
-    dropped = _HOP_BY_HOP | named | _UNTRUSTED | {INTERNAL} | (_UNTRUSTED_AT_EDGE if edge else frozenset())
-    keep_te = "trailers" in tokens(v for n, v in request.headers if n == "te")
-    headers = [(n, v) for n, v in request.headers if n not in dropped and (n not in ("upgrade", "te", "expect") or _kept(n, v, request))]
-    if keep_te and "te" not in named:
-        headers.append(("te", "trailers"))
+    dropped = _DROPPED_AT_EDGE if edge else _DROPPED
+    if _CONDITIONAL.isdisjoint([name for name, _ in request.headers]):
+        headers = [pair for pair in request.headers if pair[0] not in dropped]
+    else:
+        headers = _without_hop_by_hop(request, dropped)
+    names = {name for name, _ in headers}
     scheme = "https" if downstream.secure else "http"
     remote = downstream.source
-    forwarded = next((v for n, v in headers if n == XFF), None)
+    forwarded = next((v for n, v in headers if n == XFF), None) if XFF in names else None
     if edge:
         if not manager.skip_xff_append:
             own = downstream.source.host
@@ -68,14 +70,33 @@ def incoming(
             last = forwarded.rpartition(",")[2].strip()
             if address(last) is not None:
                 remote = Endpoint(last, 0)
-        if not any(n == XFP for n, _ in headers):
+        if XFP not in names:
             headers.append((XFP, scheme))
-    request.scheme = next((v for n, v in headers if n == XFP), scheme)
-    headers = _client_certificate(headers, downstream, manager)
-    if manager.generate_request_id is not False and not any(n == REQUEST_ID for n, _ in headers):
-        headers.append((REQUEST_ID, str(uuid.UUID(int=rng.getrandbits(128), version=4))))
+    request.scheme = next((v for n, v in headers if n == XFP), scheme) if XFP in names else scheme
+    if XFCC in names or downstream.peer is not None:
+        headers = _client_certificate(headers, downstream, manager)
+    if manager.generate_request_id is not False and (REQUEST_ID not in names or (edge and not manager.preserve_external_request_id)):
+        headers.append((REQUEST_ID, _request_id(rng)))
     request.headers = headers
     return remote
+
+
+def _request_id(rng: random.Random) -> str:
+    """A random UUID (RFC 9562 version 4)."""
+    bits = rng.getrandbits(128) & ~(0xF000 << 64 | 0xC000 << 48) | 4 << 76 | 8 << 60
+    text = f"{bits:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def _without_hop_by_hop(request: Request, dropped: frozenset[str]) -> Headers:
+    """The headers without what is meant for this hop alone, among it what `connection` names."""
+    named = set(tokens(v for n, v in request.headers if n == "connection"))
+    gone = dropped | named
+    keep_te = "trailers" in tokens(v for n, v in request.headers if n == "te")
+    headers = [(n, v) for n, v in request.headers if n not in gone and (n not in ("upgrade", "te", "expect") or _kept(n, v, request))]
+    if keep_te and "te" not in named:
+        headers.append(("te", "trailers"))
+    return headers
 
 
 def _kept(name: str, value: str, request: Request) -> bool:

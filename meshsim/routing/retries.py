@@ -40,21 +40,29 @@ class Verdict(Enum):
     EXCEEDED = 2
 
 
-class Retries:
-    """The retries of one request."""
+class RetryRules:
+    """A policy, read once for all requests. base, longest: seconds of back-off."""
 
-    def __init__(self, policy: RetryPolicy, rng: random.Random):
-        self._on = frozenset(word.strip() for word in policy.retry_on.split(",") if word.strip())
-        self._codes = frozenset(policy.retriable_status_codes)
-        self._left = 1 if policy.num_retries is None else policy.num_retries
-        self._rng = rng
+    def __init__(self, policy: RetryPolicy):
+        self.on = frozenset(word.strip() for word in policy.retry_on.split(",") if word.strip())
+        self.codes = frozenset(policy.retriable_status_codes)
+        self.number = 1 if policy.num_retries is None else policy.num_retries
         back_off = policy.retry_back_off
-        self._base = seconds(back_off.base_interval, BASE_INTERVAL) if back_off else BASE_INTERVAL
-        self._longest = seconds(back_off.max_interval, self._base * 10) if back_off else self._base * 10
-        self._made = 0
+        self.base = seconds(back_off.base_interval, BASE_INTERVAL) if back_off else BASE_INTERVAL
+        self.longest = seconds(back_off.max_interval, self.base * 10) if back_off else self.base * 10
         self.per_try_timeout = seconds(policy.per_try_timeout)
         self.avoids_previous_hosts = bool(policy.retry_host_predicate)
         self.host_attempts = int(policy.host_selection_retry_max_attempts or 1)
+
+
+class Retries:
+    """The retries of one request."""
+
+    __slots__ = ("_left", "_made", "_on", "_rng", "rules")
+
+    def __init__(self, rules: RetryRules, rng: random.Random):
+        self.rules, self._rng = rules, rng
+        self._on, self._left, self._made = rules.on, rules.number, 0
 
     def after_response(self, response: Response) -> Verdict:
         return self._spend(self._worth_response(response))
@@ -66,7 +74,7 @@ class Retries:
     def delay(self) -> float:
         """Seconds before the next attempt: random, below a bound that doubles."""
         self._made += 1
-        return float(self._rng.random() * min((2**self._made - 1) * self._base, self._longest))
+        return float(self._rng.random() * min((2**self._made - 1) * self.rules.base, self.rules.longest))
 
     def _spend(self, worth: bool) -> Verdict:
         if not worth:
@@ -95,7 +103,7 @@ class Retries:
             return True
         if "retriable-4xx" in self._on and status == 409:
             return True
-        if "retriable-status-codes" in self._on and status in self._codes:
+        if "retriable-status-codes" in self._on and status in self.rules.codes:
             return True
         grpc = response.first("grpc-status")
         return grpc is not None and any(word in self._on and grpc == str(code) for word, code in _GRPC.items())

@@ -14,19 +14,34 @@ from meshsim import hosts
 from meshsim.routing import matchers
 from meshsim.routing.matchers import Predicate
 from meshsim.routing.message import Request
-from meshsim.xds.message import RuntimeFractionalPercent
+from meshsim.routing.retries import RetryRules
+from meshsim.xds.message import RuntimeFractionalPercent, seconds
 from meshsim.xds.route import Route, RouteConfiguration, RouteMatch, VirtualHost, WeightedCluster
 
 _DENOMINATORS = {"HUNDRED": 100, "TEN_THOUSAND": 10_000, "MILLION": 1_000_000}
 
 
-class CompiledRoute:
-    """A route and the functions that say whether a request fits it."""
+DEFAULT_TIMEOUT = 15.0  # seconds; Envoy's where a route names none
 
-    __slots__ = ("_path", "_rest", "fraction", "host", "route")
+
+class CompiledRoute:
+    """A route and the functions that say whether a request fits it.
+
+    retries: None where nothing is tried again. timeout: seconds, 0 for none. changes_requests, changes_responses: whether the
+    route, its virtual host or its table have header operations.
+    """
+
+    __slots__ = ("_path", "_rest", "changes_requests", "changes_responses", "fraction", "host", "retries", "route", "timeout")
 
     def __init__(self, route: Route, host: CompiledHost):
         self.route, self.host = route, host
+        action = route.route
+        policy = (action.retry_policy if action else None) or host.config.retry_policy
+        self.retries = RetryRules(policy) if policy is not None and policy.retry_on else None
+        self.timeout = seconds(action.timeout if action else None, DEFAULT_TIMEOUT)
+        levels = (route, host.config, host.table.config)
+        self.changes_requests = any(level.request_headers_to_add or level.request_headers_to_remove for level in levels)
+        self.changes_responses = any(level.response_headers_to_add or level.response_headers_to_remove for level in levels)
         self._path = _path(route.match)
         self._rest: list[Predicate] = [matchers.header(m) for m in route.match.headers]
         self._rest += [matchers.query(m) for m in route.match.query_parameters]
