@@ -31,8 +31,7 @@ class MirrorStream:
 
     def start(self) -> None:
         downstream = self._exchange.downstream
-        destination = downstream.destination if downstream.restored else None
-        host = self._mirror.cluster.pick(destination=destination)
+        host = self._mirror.cluster.pick()  # a copy has no client, so no original destination either
         if host is None:
             self._end()
             return
