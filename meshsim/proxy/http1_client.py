@@ -51,9 +51,7 @@ class Http1Client(asyncio.Protocol):
             lengths = lengths or name == "content-length"
             lines.append(f"{name}: {value}")
         self._chunked = not lengths and not request.ends and not request.upgrade and request.method != "CONNECT"
-        if request.upgrade:
-            lines.append("connection: Upgrade")
-        elif self._chunked:
+        if self._chunked:
             lines.append("transfer-encoding: chunked")
         elif request.ends and not lengths and request.method not in _NO_BODY:
             lines.append("content-length: 0")

@@ -75,7 +75,7 @@ class Http1Server(asyncio.Protocol):
             self._linger.cancel()
         if self._stream is not None:
             self._stream.client_gone()
-        elif self._parser.in_message:  # a request that never became one is logged all the same
+        elif self._parser.collecting:  # a request that never became one is logged all the same
             self._stream = Stream(self._core, self, self._exchange(Request("", "", "")))
             self._stream.client_gone()
 
@@ -104,7 +104,7 @@ class Http1Server(asyncio.Protocol):
         """Act on what was parsed, up to the next request whose turn has not come."""
         while self._events and not self._closing:
             event = self._events[0]
-            if isinstance(event, RequestHead | BadMessage) and self._stream is not None:
+            if self._stream is not None and (isinstance(event, RequestHead) or (isinstance(event, BadMessage) and not self._request_open)):
                 break
             self._events.popleft()
             if isinstance(event, RequestHead):
@@ -140,6 +140,10 @@ class Http1Server(asyncio.Protocol):
         self._stream.start()
 
     def _refuse(self, defect: BadMessage) -> None:
+        if self._stream is not None:  # its body went wrong
+            self._keep_alive = False
+            self._stream.refuse(defect.kind)
+            return
         exchange = self._exchange(Request(defect.method, defect.path, defect.authority, "http", defect.headers, "HTTP/1.1"))
         self._keep_alive = self._head_only = False
         self._stream = stream = Stream(self._core, self, exchange)
@@ -170,15 +174,15 @@ class Http1Server(asyncio.Protocol):
         self._chunked = not lengths and not bodiless and (self._head_only or not response.ends)  # to HEAD: what GET would have had
         lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Unknown')}"]
         lines += [f"{name}: {value}" for name, value in headers if not (name == "content-length" and status == 204)]
+        if close or not self._keep_alive or self._closing:
+            self._closing = True
+            lines.append("connection: close")
         if status == 101:
             self._raw = True
         elif self._chunked:
             lines.append("transfer-encoding: chunked")
         elif not lengths and not bodiless:
             lines.append("content-length: 0")
-        if close or not self._keep_alive or self._closing:
-            self._closing = True
-            lines.append("connection: close")
         lines.append("\r\n")
         self._transport.write("\r\n".join(lines).encode("latin-1"))
 

@@ -127,6 +127,11 @@ class _Parser:
         return events
 
     @property
+    def collecting(self) -> bool:
+        """Whether a head has begun and is not complete."""
+        return self._state == _HEAD and bool(self._head)
+
+    @property
     def dead(self) -> bool:
         """Whether a BadMessage was told."""
         return self._state == _DEAD
@@ -232,6 +237,8 @@ class RequestParser(_Parser):
         hosts = [value for name, value in headers if name == "host"]
         path, authority = http1_syntax.target(method, target, ",".join(hosts) if hosts else None)
         headers = [pair for pair in headers if pair[0] not in _TOLD_OTHERWISE]
+        if hosts == [""]:
+            headers.append(("host", ""))  # which is not the same as none
         wishes = tokens(value for name, value in headers if name in _WISHES)
         head = RequestHead(method, path, authority, headers, f"HTTP/{version}", length == 0)
         if "upgrade" in wishes:

@@ -199,7 +199,10 @@ class Relay(asyncio.Protocol):
 
     def host_lost(self, error: Exception | None) -> None:
         self._far = None
-        self._end(abort=isinstance(error, ConnectionResetError))
+        broken = isinstance(error, ConnectionResetError)
+        if broken and not self._over:
+            self._session.upstream_reset()
+        self._end(abort=broken)
 
     def host_blocked(self) -> None:
         if self._transport is not None and not self._transport.is_closing():

@@ -80,7 +80,7 @@ class Stream:
         self._waiting: object | None = None
         self._body: list[bytes] = []
         self._kept = 0
-        self._complete = exchange.request.ends
+        self._complete = exchange.complete = exchange.request.ends
         self._trailers: Headers | None = None
         self._tunnel = False
         self._received = self._sent = 0
@@ -130,7 +130,7 @@ class Stream:
     def request_end(self, trailers: Headers | None = None) -> None:
         if self._complete:
             return
-        self._complete = True
+        self._complete = self.exchange.complete = True
         self._trailers = trailers
         for copy in self._copies:
             copy.request_end()

@@ -12,17 +12,21 @@ _CHUNKED_HEAD = b"POST / HTTP/1.1\r\ntransfer-encoding: chunked\r\n\r\n"
 class _Head:
     """Receives a head's parts from the parser."""
 
-    __slots__ = ("headers", "status", "url")
+    __slots__ = ("complete", "headers", "url")
 
     def __init__(self) -> None:
         self.headers: Headers = []
         self.url = b""
+        self.complete = False
 
     def on_url(self, url: bytes) -> None:
         self.url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
         self.headers.append((name.decode("latin-1").lower(), value.decode("latin-1").rstrip(" \t")))
+
+    def on_headers_complete(self) -> None:
+        self.complete = True
 
 
 def request(raw: bytes) -> tuple[str, str, str, Headers]:
@@ -47,7 +51,8 @@ def response(raw: bytes) -> tuple[int, str, Headers]:
     except httptools.HttpParserUpgrade:
         pass
     except httptools.HttpParserError as e:
-        raise ValueError(str(e)) from e
+        if not head.complete:  # else it only stopped at a 101
+            raise ValueError(str(e)) from e
     return parser.get_status_code(), parser.get_http_version(), head.headers
 
 

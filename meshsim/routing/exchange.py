@@ -130,6 +130,8 @@ class Exchange:
         self._decorator = ""
         self._response_extras: Headers = []
         self._finalized = False
+        self.complete = True
+        """Whether all of the request has come."""
         self._must_redirect = False
 
     # Events --------------------------------------------------------------------------------------------------------------------------
@@ -137,7 +139,7 @@ class Exchange:
     def begin(self) -> Step:
         """The head of the request is complete: what becomes of it."""
         request, config = self.request, self.manager.config
-        if request.version in ("HTTP/1.1", "HTTP/1.0") and not request.authority and not request.values("host"):
+        if request.version in ("HTTP/1.1", "HTTP/1.0") and not request.authority and all(n != "host" for n, _ in request.headers):
             return self.local(replies.NO_HOST_HEADER)
         if not request.path.startswith("/") and request.method != "CONNECT":
             return self.local(replies.RELATIVE_PATH)
@@ -189,13 +191,15 @@ class Exchange:
                 return self._again()
             if verdict is Verdict.EXCEEDED:
                 self.entry.flag("URX")
+        if self.request.upgrade and response.status != 101:
+            return self.local(Local(response.status, "", "websocket_handshake_unsuccessful", closes=True))
         self.entry.code, self.entry.details = response.status, "via_upstream"
         self._responded = True
         kept = [(n, v) for n, v in response.headers if n not in _DROPPED_FROM_RESPONSES]
         if self.request.upgrade and response.status == 101:
             kept.append(("connection", "Upgrade"))
             kept += [("upgrade", v) for n, v in response.headers if n == "upgrade"]
-        elif not self.manager.suppresses:
+        elif self.complete and not self.manager.suppresses:
             kept.append((headers.SERVICE_TIME, str(self._service_time())))
         return Forward(self._outgoing(Response(response.status, kept, response.ends), from_upstream=True))
 

@@ -35,7 +35,7 @@ _UNTRUSTED_AT_EDGE = frozenset((DECORATOR, ORIGINAL_PATH, ORIGINAL_HOST, "x-envo
 BODILESS = frozenset(("GET", "HEAD", "DELETE", "TRACE", "CONNECT"))
 """Methods whose requests go out over HTTP/1 without `content-length: 0` when there is no body (Envoy; RFC 9110 8.6)."""
 
-_HOP_BY_HOP = frozenset(("connection", "keep-alive", "proxy-connection", "transfer-encoding"))
+_HOP_BY_HOP = frozenset(("host", "connection", "keep-alive", "proxy-connection", "transfer-encoding"))
 _DROPPED = _HOP_BY_HOP | _UNTRUSTED | {INTERNAL}
 _DROPPED_AT_EDGE = _DROPPED | _UNTRUSTED_AT_EDGE
 _CONDITIONAL = frozenset(("connection", "upgrade", "te", "expect"))
@@ -89,9 +89,9 @@ def _request_id(rng: random.Random) -> str:
 
 
 def _without_hop_by_hop(request: Request, dropped: frozenset[str]) -> Headers:
-    """The headers without what is meant for this hop alone, among it what `connection` names."""
-    named = set(tokens(v for n, v in request.headers if n == "connection"))
-    gone = dropped | named
+    """The headers without what is meant for this hop alone, among it what `connection` names; an upgrade goes on as it was asked for."""
+    named = set() if request.upgrade else set(tokens(v for n, v in request.headers if n == "connection"))
+    gone = dropped - {"connection"} if request.upgrade else dropped | named
     keep_te = "trailers" in tokens(v for n, v in request.headers if n == "te")
     headers = [(n, v) for n, v in request.headers if n not in gone and (n not in ("upgrade", "te", "expect") or _kept(n, v, request))]
     if keep_te and "te" not in named:

@@ -131,6 +131,10 @@ class Session:
                 return Close()
         return None
 
+    def upstream_reset(self) -> None:
+        """The host broke the connection off."""
+        self.entry.flag("UR")
+
     def too_long(self) -> None:
         """The connection has lasted as long as it may."""
         self.entry.flag("DT")

@@ -60,6 +60,7 @@ ACCEPTED = [
     (b"GET https://h HTTP/1.1\r\nHost: other\r\n\r\n", [RequestHead("GET", "/", "h", [], "HTTP/1.1", True), End()]),
     (b"GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n", [RequestHead("GET", "/", "a,b", [], "HTTP/1.1", True), End()]),
     (b"GET / HTTP/1.1\r\n\r\n", [RequestHead("GET", "/", "", [], "HTTP/1.1", True), End()]),
+    (b"GET / HTTP/1.1\r\nHost:\r\n\r\n", [RequestHead("GET", "/", "", [("host", "")], "HTTP/1.1", True), End()]),
     (b"OPTIONS * HTTP/1.1\r\nHost: a\r\n\r\n", [RequestHead("OPTIONS", "*", "a", [], "HTTP/1.1", True), End()]),
     (b"PROPFIND / HTTP/1.1\r\nHost: a\r\n\r\n", [RequestHead("PROPFIND", "/", "a", [], "HTTP/1.1", True), End()]),
     (b"CONNECT a:443 HTTP/1.1\r\nHost: b\r\n\r\nxyz", [RequestHead("CONNECT", "", "a:443", [], "HTTP/1.1", False), Tunnel(b"xyz")]),
