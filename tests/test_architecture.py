@@ -36,6 +36,7 @@ ALLOWED = {
     "mesh": ANYTHING,
     "live": ANYTHING,
     "members": ANYTHING,
+    "ground": "network pod errors",
     "pod": "network.base errors",
     "processes": "network world proxy identity resources.external_server topology xds errors",
     "walkthrough": ANYTHING,
