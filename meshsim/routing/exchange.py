@@ -573,7 +573,8 @@ class Exchange:
             fields += [("content-length", str(len(body))), ("content-type", "text/plain")]
         entry.code = status
         self._responded = True
-        sent = b"" if self.request.method == "HEAD" else body.encode("latin-1")
+        bodiless = self.request.method == "HEAD" or status in (204, 304)  # RFC 9110 6.4.1
+        sent = b"" if bodiless else body.encode("latin-1")
         return Reply(self._outgoing(Response(status, fields, not sent), from_upstream=False), sent, reply.closes)
 
     def _outgoing(self, response: Response, *, from_upstream: bool) -> Response:
