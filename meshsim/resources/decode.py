@@ -22,12 +22,20 @@ def convert(value: Json, message: type, source: Source, path: Path, problems: li
 
     `open_ended` (Kubernetes' own kinds, of which only a part is modelled) lets unknown fields pass.
     """
+    converted = plain(value, message)
+    if converted is None:
+        from meshsim.resources.walk import Walker
+
+        converted = Walker(source, problems, open_ended=open_ended).convert(value, message, path)
+    return converted
+
+
+def plain(value: Json, message: type) -> Json:
+    """The message where every value is plainly of its type and every field known, else None."""
     try:
         return msgspec.convert(value, message, str_keys=True)
     except msgspec.ValidationError:
-        from meshsim.resources.walk import Walker
-
-        return Walker(source, problems, open_ended=open_ended).convert(value, message, path)
+        return None
 
 
 def found(value: Json) -> str:

@@ -167,8 +167,11 @@ def _resource(raw: dict[str, Json], source: Source, out: Documents) -> None:
     holds = raw.get("spec") if kind.where else {k: v for k, v in raw.items() if k not in ("apiVersion", "kind", "metadata")}
     if kind.where and not raw.keys() <= _TOP_LEVEL:
         problems += decode.unknown_keys(raw, TOP_LEVEL, source)
-    spec = decode.convert({} if holds is None else holds, kind.message, source, (kind.where,) if kind.where else (), problems,
-                          open_ended=open_ended)
+    holds = {} if holds is None else holds
+    spec = decode.plain(holds, kind.message)
+    is_plain = spec is not None and not problems
+    if spec is None:
+        spec = decode.convert(holds, kind.message, source, (kind.where,) if kind.where else (), problems, open_ended=open_ended)
     if metadata is not None and kind.namespaced and not metadata.namespace:
         metadata.namespace = "default"
     if metadata is not None and not metadata.name and kind_name != "MeshConfig":
@@ -182,7 +185,8 @@ def _resource(raw: dict[str, Json], source: Source, out: Documents) -> None:
         out.problems += document.problems
         if any(p.severity == "error" for p in problems):
             return
-    document.resource = Resource(api_version, kind_name, metadata, spec, source, _created(metadata, len(out.resources)))
+    document.resource = Resource(api_version, kind_name, metadata, spec, source, _created(metadata, len(out.resources)), raw)
+    document.resource.is_plain = is_plain
     out.resources.append(document.resource)
 
 

@@ -28,7 +28,7 @@ class ObjectMeta(OpenMessage):
 class Resource(Generic[Spec]):
     """`spec` is the kind's own message, for kinds without a `spec` their top-level fields. `order` is the creation order."""
 
-    __slots__ = ("_raw", "api_version", "kind", "metadata", "order", "source", "spec")
+    __slots__ = ("_raw", "api_version", "is_plain", "kind", "metadata", "order", "source", "spec")
 
     def __init__(
         self,
@@ -42,6 +42,7 @@ class Resource(Generic[Spec]):
     ):
         self.api_version, self.kind, self.metadata, self.spec = api_version, kind, metadata, spec
         self.source, self.order, self._raw = source, order, raw
+        self.is_plain = False  # whether the document needed no lenience to be read
 
     @property
     def name(self) -> str:
@@ -58,11 +59,15 @@ class Resource(Generic[Spec]):
 
     @property
     def raw(self) -> dict[str, Json]:
-        """The document's plain values; read anew from its text, which is not kept apart."""
+        """The document's plain values; read anew from its text once they were released."""
         if self._raw is None:
             found = self.source.raw()
             return found if isinstance(found, dict) else {}
         return self._raw
+
+    def release(self) -> None:
+        """Let go of the plain values; they are most of what a large mesh takes up, and can be had again."""
+        self._raw = None
 
     @property
     def location(self) -> Location:

@@ -364,3 +364,14 @@ def test_rejected_is_istios_verdict_and_snake_case_alone_is_no_reason() -> None:
 def test_what_is_not_simulated_is_no_mistake() -> None:
     found = validate(resources.loads("apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {name: a}\n"))
     assert [(p.severity, p.message) for p in found] == [("warning", "not simulated yet: EnvoyFilter")]
+
+
+@pytest.mark.parametrize(("kind", "spec", "expected"), TABLE)
+def test_rejected_agrees_with_the_errors(kind: str, spec: Json, expected: list[str]) -> None:
+    """The quick look at what a mesh loads comes to the same verdict as the whole validation."""
+    version = "v1beta1" if kind == "ProxyConfig" else "v1"
+    group = "security" if kind in SECURITY else "telemetry" if kind == "Telemetry" else "networking"
+    document = {"apiVersion": f"{group}.istio.io/{version}", "kind": kind, "metadata": {"name": "x"}, "spec": spec}
+    loaded = resources.loads(msgspec.json.encode(document).decode()).resources
+    errors = [message for message in expected if not message.startswith("(W)")]
+    assert [rejected(resource) for resource in loaded] == [bool(errors)] * len(loaded)

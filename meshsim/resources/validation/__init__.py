@@ -67,10 +67,11 @@ def rejected(resource: Resource[Json]) -> bool:
     kind = kinds.find(resource.api_version, resource.kind)
     if kind is None or not kind.is_istio:
         return False
-    report = Report(resource.source, resource.id)
-    if not structure.check(resource.raw, of_kind(kind), resource.kind in _SPEC_REQUIRED, report, snake=True):
+    report, raw, node = Report(resource.source, resource.id), resource.raw, of_kind(kind)
+    surely_fits = resource.is_plain and "spec" in raw and structure.fits(node)(raw["spec"])
+    if not surely_fits and raw and not structure.check(raw, node, resource.kind in _SPEC_REQUIRED, report, snake=True):
         return True
-    _webhook(resource.kind, resource.spec, resource.metadata, resource.raw, report)
+    _webhook(resource.kind, resource.spec, resource.metadata, raw, report)
     return report.failed
 
 
@@ -79,6 +80,8 @@ def accepted(documents: Documents) -> Documents:
     refused = {r.id for r in documents.resources if rejected(r)}
     if refused:
         raise ConfigError([p for p in validate(documents) if p.severity == "error" and p.resource in refused])
+    for resource in documents.resources:
+        resource.release()
     return documents
 
 

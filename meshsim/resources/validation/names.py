@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 
 from meshsim.resources.shape import nanoseconds
 from meshsim.resources.validation.golang import is_ip, prefix_error, quote
@@ -77,10 +78,12 @@ def _labels(domain: str) -> str | None:
     return None
 
 
+@lru_cache(16384)
 def fqdn(name: str) -> str | None:
     return _length(name) or _labels(name)
 
 
+@lru_cache(16384)
 def wildcard_domain(name: str) -> str | None:
     """A domain name whose first label may be, or begin with, a star."""
     if said := _length(name):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import re
+from collections.abc import Callable
 from typing import Any as Json
 
 from meshsim.resources.decode import camel, nearest, spell
@@ -37,6 +38,75 @@ def check(raw: dict[str, Json], node: Node, required: bool, report: Report, *, s
         if len(report.problems) > before:
             return False
     return True
+
+
+_FITS: dict[int, tuple[Node, Callable[[Json], bool]]] = {}
+
+
+def fits(node: Node) -> Callable[[Json], bool]:
+    """A quick check for values whose types and field names are right already: True means that `check` finds nothing.
+
+    Looks only at what the decoder does not: nulls, bounds, required fields and CEL rules.
+    """
+    if id(node) not in _FITS:
+        _FITS[id(node)] = (node, _fits(node) or (lambda value: True))
+    return _FITS[id(node)][1]
+
+
+def _fits(node: Node) -> Callable[[Json], bool] | None:
+    limits, rules = node.bounds, [rule.holds for rule in node.rules]
+    if node.type == "object":
+        return _object_fits(node)
+    item = _fits(node.items) if node.items is not None else None
+    if not limits and not rules and item is None:
+        return None
+    low, high = limits.get("minimum"), limits.get("maximum")
+    if "pattern" in limits or "format" in limits:
+        return lambda value: False  # rare, so left to the whole check
+    least = limits.get("minItems", limits.get("minLength", 0))
+    most = limits.get("maxItems", limits.get("maxLength", 1 << 62))
+    sized = node.type in ("array", "string")
+
+    def check(value: Json) -> bool:
+        if value is None:
+            return False
+        if sized and not least <= len(value) <= most:
+            return False
+        if (low is not None and value < low) or (high is not None and value > high):
+            return False
+        return (item is None or all(map(item, value))) and (not rules or _hold(rules, value))
+
+    if "listMapKeys" not in limits:
+        return check
+    keys = limits["listMapKeys"]
+    return lambda value: check(value) and all(len({entry.get(key) for entry in value}) == len(value) for key in keys)
+
+
+def _object_fits(node: Node) -> Callable[[Json], bool]:
+    rules, required, limits = [rule.holds for rule in node.rules], node.shape.required, node.bounds
+    children = [(name, inner) for name, child in node.properties.items() if (inner := _fits(child))]
+    each = _fits(node.additional) if node.additional is not None else None
+    least, most = limits.get("minProperties", 0), limits.get("maxProperties", 1 << 62)
+
+    def check(value: Json) -> bool:
+        if value is None or None in value.values() or not least <= len(value) <= most:
+            return False
+        for name in required:
+            if name not in value:
+                return False
+        for name, inner in children:
+            if name in value and not inner(value[name]):
+                return False
+        return (each is None or all(map(each, value.values()))) and (not rules or _hold(rules, value))
+
+    return check
+
+
+def _hold(rules: list[Callable[[Json], bool]], value: Json) -> bool:
+    try:
+        return all(holds(value) for holds in rules)
+    except Unevaluated:
+        return False
 
 
 def renamed(value: Json, node: Node) -> Json:
