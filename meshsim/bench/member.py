@@ -15,7 +15,8 @@ import msgspec
 
 from meshsim.bench.flat import FlatNetwork
 from meshsim.network import place
-from meshsim.processes.child import Lifeline
+from meshsim.processes.child import Lifeline, settle
+from meshsim.processes.proxy import Output
 from meshsim.proxy import parsers
 from meshsim.proxy.proxy import Proxy
 
@@ -38,8 +39,10 @@ async def main(folder: Path, settings: Settings) -> None:
         parsers.fastest = lambda: with_h11
     lifeline = Lifeline()
     network = FlatNetwork()
-    proxy = Proxy(place.read(folder), network.pod(settings.address))
+    output = Output()
+    proxy = Proxy(place.read(folder), network.pod(settings.address), stdout=output)
     await proxy.start()
+    settle()
     profile = cProfile.Profile() if settings.profile else None
     if profile:
         profile.enable()
@@ -48,6 +51,7 @@ async def main(folder: Path, settings: Settings) -> None:
         profile.disable()
         profile.dump_stats(folder / PROFILE)
     await proxy.close()
+    output.flush()
     await network.close()
 
 

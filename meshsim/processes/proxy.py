@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 
 from meshsim.network import choice, place
-from meshsim.processes.child import Lifeline, run
+from meshsim.processes.child import Lifeline, run, settle
 from meshsim.proxy.proxy import Proxy
 from meshsim.proxy.watch import Watch
 
@@ -62,6 +62,7 @@ async def main(folder: Path) -> None:
     proxy = Proxy(place.read(folder), network.pod(home.address), seed=home.seed, stdout=output)
     await proxy.start()
     await proxy.serve_admin(str(folder / ADMIN))
+    settle()
 
     async def update(_: str = "") -> None:
         try:
