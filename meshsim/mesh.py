@@ -159,14 +159,18 @@ class Mesh:
         """What one would have expected to apply to a simulated call and did not, and why."""
         return near_misses(self._index, trace, {_full_name(proxy): proxy for proxy in self.proxies})
 
-    def simulation(self, *, seed: int = 0) -> Simulation:
-        """A simulated mesh that remembers: balancing and ejected hosts carry over from call to call. Proxies go by `NAME.NAMESPACE`."""
+    def simulation(self, *, seed: int = 0, beside: Iterable[ExternalServerSpec] = ()) -> Simulation:
+        """A simulated mesh that remembers: balancing and ejected hosts carry over from call to call. Proxies go by `NAME.NAMESPACE`.
+
+        `beside` are servers outside that the mesh's files do not have.
+        """
+        beside = list(beside)
         domain = self.mesh_config.trust_domain
         named = {_full_name(proxy): proxy for proxy in self.proxies}
         world = SimulatedWorld(
-            names=self.names,
+            names=self.names | {host: server.addresses for server in beside for host in server.hosts},
             services=self.services,
-            servers=[*self.external_servers, *self.applications(with_proxy=False).values()],
+            servers=[*self.external_servers, *beside, *self.applications(with_proxy=False).values()],
             recipes=self._recipes(),
             apps=self.applications(with_proxy=True),
             trust_domain=domain,
@@ -182,9 +186,7 @@ class Mesh:
             seed=seed,
         )
 
-    def run(
-        self, *, processes: bool = False, seed: int = 0, cacerts: Path | None = None, network: str = "loopback"
-    ) -> LiveMesh:
+    def run(self, *, processes: bool = False, seed: int = 0, cacerts: Path | None = None, network: str = "loopback") -> LiveMesh:
         """The mesh alive on this machine, to be entered with `async with`; see LiveMesh."""
         from meshsim.live import LiveMesh
 

@@ -31,6 +31,7 @@ ALLOWED = {
     "proxy": "xds routing network.base network.proxy_protocol identity hosts errors",
     "world": "xds network.base network.proxy_protocol identity topology resources.external_server errors",
     "envoy": "xds network identity topology resources.external_server errors processes",
+    "audit": "mesh simulate resources.external_server hosts errors",
     "near_misses": "control resources simulate topology hosts errors",
     "surroundings": "errors resources",
     "mesh": ANYTHING,

@@ -22,6 +22,7 @@ COMMANDS = {
     "validate": "check files as Istio would, every mistake at once",
     "analyze": "find mistakes that no single file shows, with a call that fails",
     "bench": "measure what hops cost, beside a real Envoy",
+    "audit": "try every way out of a pod, and say what stops it",
     "certs": "show a pod's certificate",
     "schema": "print the JSON Schema of a kind",
 }

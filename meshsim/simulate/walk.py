@@ -111,10 +111,15 @@ class Simulation:
 
     # The call
 
-    def call(self, call: Call, *, explain: bool = False) -> Trace:
-        """What would happen. `explain` also says what was passed over. Raises KeyError for an unknown source."""
+    def call(self, call: Call, *, explain: bool = False, past_sidecar: bool = False) -> Trace:
+        """What would happen. Raises KeyError for an unknown source.
+
+        `explain` also says what was passed over. `past_sidecar` opens the connection as the sidecar's own user does: uncaptured.
+        """
         node = self._nodes.get(call.source)
         own, namespace = (node.proxy.ip, node.proxy.namespace) if node else self._world.bare[call.source]
+        if past_sidecar:
+            node = None
         trace = Trace(call)
         if not _is_address(call.host) and self._world.walls.blocks_dns(own):
             trace.dropped.append(_drop(own, "the cluster's DNS", self._world.walls.egress[own]))
