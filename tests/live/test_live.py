@@ -13,8 +13,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from cryptography import x509
 
 import meshsim
+from meshsim.identity import Authority
 from meshsim.members import Separate
 from meshsim.mesh import Mesh, UnknownPod
 from meshsim.pod import NameDoesNotResolve
@@ -179,3 +181,16 @@ async def test_ctrl_c_at_any_moment_leaves_nothing(delay: float | None) -> None:
         while {p for p in base().glob(PREFIX + "*") if "golden" not in p.name} - before:
             await asyncio.sleep(0.02)
     await process.stdout.read()
+
+
+async def test_one_s_own_ca_signs_the_mesh(tmp_path: Path) -> None:
+    ca = Authority.create("acme", intermediate=True)
+    folder = tmp_path / "cacerts"
+    folder.mkdir()
+    ca.pair.write(folder / "ca-cert.pem", folder / "ca-key.pem")
+    (folder / "cert-chain.pem").write_bytes(ca.pair.chain_pem())
+    (folder / "root-cert.pem").write_bytes(ca.root_pem())
+    async with meshsim.load(MTLS).run(cacerts=folder, processes=True) as live:
+        assert (await live.pod("sleep").get(PAGE)).status == 301
+        chain = x509.load_pem_x509_certificates(live.proxy(GATEWAY).workload.files.chain.read_bytes())
+        assert [c.issuer for c in chain] == [ca.pair.certificate.subject, ca.root.subject]
