@@ -298,7 +298,7 @@ class _Visit(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         for event in self._parser.feed(data):
             if isinstance(event, RequestHead):
-                self._target = (event.path, event.method)
+                self._target = (event.request.path, event.request.method)
             elif isinstance(event, BadMessage):
                 self._answer(Page(400, "Bad Request\n"))
             elif isinstance(event, End) and self._target is not None:

@@ -6,14 +6,14 @@ import asyncio
 from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
+from meshsim.proxy.gather import Gathered
 from meshsim.proxy.parsers import BadMessage, Body, End, ResponseHead, ResponseParser, Tunnel
+from meshsim.routing import http1
 from meshsim.routing.message import Headers, Request, Response
 from meshsim.routing.retries import Reset
 
 if TYPE_CHECKING:
     from meshsim.proxy.stream import Asker
-
-_NO_BODY = frozenset(("GET", "HEAD", "DELETE", "TRACE", "CONNECT"))
 
 
 class Http1Client(asyncio.Protocol):
@@ -39,37 +39,28 @@ class Http1Client(asyncio.Protocol):
 
     def close(self) -> None:
         if self._transport is not None:
+            self._out.flush()
             self._transport.close()
 
     # the stream's side
 
     def send_head(self, request: Request) -> None:
         assert self._transport is not None
-        lengths = False
-        lines = [f"{request.method} {request.path or request.authority} HTTP/1.1", f"host: {request.authority}"]
-        for name, value in request.headers:
-            lengths = lengths or name == "content-length"
-            lines.append(f"{name}: {value}")
-        self._chunked = not lengths and not request.ends and not request.upgrade and request.method != "CONNECT"
-        if self._chunked:
-            lines.append("transfer-encoding: chunked")
-        elif request.ends and not lengths and request.method not in _NO_BODY:
-            lines.append("content-length: 0")
-        lines.append("\r\n")
+        head, self._chunked = http1.request_head(request)
         self._sent_all = request.ends
         self._raw = request.method == "CONNECT"
         self._parser.expect(request.method)
-        self._transport.write("\r\n".join(lines).encode("latin-1"))
+        self._out.write(head)
 
     def send_data(self, data: bytes) -> None:
         if self._transport is not None and data:
-            self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+            self._out.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     def send_end(self, trailers: Headers | None = None) -> None:
         """Trailers are dropped, as Envoy does where nothing asks for them."""
         self._sent_all = True
         if self._transport is not None and self._chunked:
-            self._transport.write(b"0\r\n\r\n")
+            self._out.write(b"0\r\n\r\n")
 
     def cancel(self) -> None:
         self._stream = None
@@ -87,6 +78,7 @@ class Http1Client(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._out = Gathered(self._transport)
 
     def data_received(self, data: bytes) -> None:
         if self._stream is None:

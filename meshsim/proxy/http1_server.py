@@ -9,12 +9,12 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from http import HTTPStatus
 from typing import TYPE_CHECKING, cast
 
+from meshsim.proxy.gather import Gathered
 from meshsim.proxy.parsers import BadMessage, Body, End, RequestHead, RequestParser, Tunnel
 from meshsim.proxy.stream import Stream
-from meshsim.routing import message
+from meshsim.routing import http1
 from meshsim.routing.exchange import Exchange
 from meshsim.routing.facts import Downstream
 from meshsim.routing.manager import Manager
@@ -23,11 +23,7 @@ from meshsim.routing.message import Headers, Request, Response
 if TYPE_CHECKING:
     from meshsim.proxy.core import Core
 
-REASONS = {status.value: status.phrase for status in HTTPStatus if status.value != 418} | {
-    302: "Found", 413: "Payload Too Large", 416: "Range Not Satisfiable", 422: "Unprocessable Entity", 103: "Early Hints",
-}
 DELAYED_CLOSE = 1.0  # seconds a client has to close first; Envoy's default
-_CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 
 class Http1Server(asyncio.Protocol):
@@ -52,6 +48,7 @@ class Http1Server(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._out = Gathered(self._transport)
         self._core.connections.add(self)
 
     def data_received(self, data: bytes) -> None:
@@ -125,15 +122,12 @@ class Http1Server(asyncio.Protocol):
         self._flow()
 
     def _begin(self, head: RequestHead) -> None:
-        request = Request(
-            head.method, head.path, head.authority, "http", head.headers, head.version, ends=head.ends, upgrade=head.upgrade
-        )
-        wishes = message.tokens(v for n, v in head.headers if n in ("connection", "proxy-connection"))
-        self._keep_alive = "close" not in wishes and (head.version != "HTTP/1.0" or "keep-alive" in wishes)
-        self._head_only = head.method == "HEAD"
-        self._request_open = not head.ends
+        request = head.request
+        self._keep_alive = head.keeps_alive
+        self._head_only = request.method == "HEAD"
+        self._request_open = not request.ends
         if head.expects_continue and self._transport is not None:
-            self._transport.write(_CONTINUE)
+            self._out.write(http1.CONTINUE)
         exchange = self._exchange(request)
         self._stream = Stream(self._core, self, exchange)
         self._core.count_request(self._manager, "1")
@@ -144,7 +138,7 @@ class Http1Server(asyncio.Protocol):
             self._keep_alive = False
             self._stream.refuse(defect.kind)
             return
-        exchange = self._exchange(Request(defect.method, defect.path, defect.authority, "http", defect.headers, "HTTP/1.1"))
+        exchange = self._exchange(Request("", "", ""))
         self._keep_alive = self._head_only = False
         self._stream = stream = Stream(self._core, self, exchange)
         stream.refuse(defect.kind)
@@ -167,34 +161,20 @@ class Http1Server(asyncio.Protocol):
     def send_head(self, response: Response, *, close: bool = False) -> None:
         if self._transport is None:
             return
-        status = response.status
-        headers = response.headers
-        lengths = any(name == "content-length" for name, _ in headers)
-        bodiless = status in (204, 304) or status < 200
-        self._chunked = not lengths and not bodiless and (self._head_only or not response.ends)  # to HEAD: what GET would have had
-        lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Unknown')}"]
-        lines += [f"{name}: {value}" for name, value in headers if not (name == "content-length" and status == 204)]
-        if close or not self._keep_alive or self._closing:
-            self._closing = True
-            lines.append("connection: close")
-        if status == 101:
-            self._raw = True
-        elif self._chunked:
-            lines.append("transfer-encoding: chunked")
-        elif not lengths and not bodiless:
-            lines.append("content-length: 0")
-        lines.append("\r\n")
-        self._transport.write("\r\n".join(lines).encode("latin-1"))
+        self._closing = self._closing or close or not self._keep_alive
+        self._raw = response.status == 101
+        head, self._chunked = http1.response_head(response, to_head=self._head_only, close=self._closing)
+        self._out.write(head)
 
     def send_data(self, data: bytes) -> None:
         if self._transport is None or not data or self._head_only:
             return
-        self._transport.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
+        self._out.write(b"%x\r\n%b\r\n" % (len(data), data) if self._chunked else data)
 
     def send_end(self, trailers: Headers | None = None) -> None:
         """Trailers are dropped, as Envoy does where nothing asks for them."""
         if self._transport is not None and self._chunked and not self._head_only:
-            self._transport.write(b"0\r\n\r\n")
+            self._out.write(b"0\r\n\r\n")
 
     def cut(self) -> None:
         self._closing = True  # what was promised and does not come is what the client notices
@@ -223,6 +203,7 @@ class Http1Server(asyncio.Protocol):
         transport = self._transport
         if transport is None or transport.is_closing():
             return
+        self._out.flush()
         if linger and transport.can_write_eof():
             transport.write_eof()
             transport.resume_reading()

@@ -21,6 +21,7 @@ import h2.settings
 import hyperframe.frame
 
 from meshsim.proxy.stream import Asker, Stream
+from meshsim.routing import http2_fields
 from meshsim.routing.exchange import Exchange
 from meshsim.routing.facts import Downstream
 from meshsim.routing.manager import Manager
@@ -30,14 +31,12 @@ from meshsim.routing.retries import Reset
 if TYPE_CHECKING:
     from meshsim.proxy.core import Core
 
-VERSION = "HTTP/2"
 STREAM_WINDOW = 1024 * 1024  # bytes of one stream on their way to us: as many as Envoy buffers for a stream
 CONNECTION_WINDOW = 24 * 1024 * 1024
 MAX_STREAMS = 1024
 MAX_HEADERS = 256 * 1024  # bytes that HPACK may unpack to, whatever a manager allows
 HIGH_WATER, LOW_WATER = 1024 * 1024, 256 * 1024  # bytes a half may hold unsent
 _LAST_STREAM = 2**31 - 1
-_NOT_ON_HTTP2 = frozenset(("connection", "upgrade", "keep-alive", "proxy-connection", "transfer-encoding", "host"))
 _Codes = h2.errors.ErrorCodes
 
 
@@ -225,7 +224,7 @@ class _Endpoint(asyncio.Protocol):
             if half.ending and not half.out and not half.ended:
                 half.ended = True
                 if half.trailers:
-                    self._h2.send_headers(half.id, _encoded(half.trailers), end_stream=True)
+                    self._h2.send_headers(half.id, http2_fields.encoded(half.trailers), end_stream=True)
                 else:
                     self._h2.end_stream(half.id)
         except h2.exceptions.ProtocolError:
@@ -243,7 +242,7 @@ class _Endpoint(asyncio.Protocol):
     def _on_trailers(self, event: h2.events.TrailersReceived) -> None:
         for half in self._halves():
             if half.id == event.stream_id:
-                half.received = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in event.headers]
+                half.received = http2_fields.decoded(event.headers)
 
     def _halves(self) -> list[_Half]:
         raise NotImplementedError
@@ -320,7 +319,7 @@ class Http2Server(_Endpoint):
             self._transport.close()
 
     def _on_request(self, event: h2.events.RequestReceived) -> None:
-        request = request_of(event.headers, ends=event.stream_ended is not None)
+        request = http2_fields.request(event.headers, ends=event.stream_ended is not None)
         half = self._streams[event.stream_id] = _Incoming(self, event.stream_id, complete=request.ends)
         exchange = Exchange(self._manager, self._downstream, request, self.core.runtime.clock())
         half.stream = Stream(self.core, half, exchange)
@@ -374,8 +373,7 @@ class _Incoming(_Half):
 
     def send_head(self, response: Response, *, close: bool = False) -> None:
         if not self.over:
-            fields = [(b":status", b"%d" % response.status), *_encoded(response.headers)]
-            self._server.send_headers(self, fields, end=response.ends)
+            self._server.send_headers(self, http2_fields.of_response(response), end=response.ends)
 
     def cut(self) -> None:
         self._server.reset(self, _Codes.INTERNAL_ERROR)
@@ -423,7 +421,7 @@ class Http2Client(_Endpoint):
             self._loop.call_soon(half.fail, Reset.REFUSED)
             return
         self._streams[half.id] = half
-        self.send_headers(half, fields_of(request), end=request.ends)
+        self.send_headers(half, http2_fields.of_request(request), end=request.ends)
         if half.over:  # the connection has ended in the meantime
             self._loop.call_soon(half.fail, Reset.TERMINATION)
 
@@ -458,7 +456,7 @@ class Http2Client(_Endpoint):
     def _on_response(self, event: h2.events.ResponseReceived) -> None:
         half = self._streams.get(event.stream_id)
         if half is not None:
-            half.answer(response_of(event.headers, ends=event.stream_ended is not None))
+            half.answer(http2_fields.response(event.headers, ends=event.stream_ended is not None))
 
     def _on_data(self, event: h2.events.DataReceived) -> None:
         half = self._streams.get(event.stream_id)
@@ -547,53 +545,3 @@ class _Outgoing(_Half):
         if not self.over:
             self._client.forget(self)
             self.stream.failed(reset)
-
-
-# Heads ---------------------------------------------------------------------------------------------------------------------------
-
-
-def request_of(fields: Iterable[tuple[bytes, bytes]], *, ends: bool) -> Request:
-    """A request from the fields of its HEADERS; cookies that were split are one again (RFC 9113 8.2.3)."""
-    pseudo: dict[str, str] = {}
-    headers: Headers = []
-    cookies: list[str] = []
-    for raw_name, raw_value in fields:
-        name, value = raw_name.decode("latin-1"), raw_value.decode("latin-1")
-        if name.startswith(":"):
-            pseudo[name] = value
-        elif name == "host":
-            pseudo.setdefault(":authority", value)
-        elif name == "cookie":
-            cookies.append(value)
-        else:
-            headers.append((name, value))
-    if cookies:
-        headers.append(("cookie", "; ".join(cookies)))
-    return Request(
-        method=pseudo.get(":method", ""),
-        path=pseudo.get(":path", ""),
-        authority=pseudo.get(":authority", ""),
-        scheme=pseudo.get(":scheme", "http"),
-        headers=headers,
-        version=VERSION,
-        ends=ends,
-    )
-
-
-def fields_of(request: Request) -> list[tuple[bytes, bytes]]:
-    """The fields of a request's HEADERS, in Envoy's order; CONNECT has neither path nor scheme (RFC 9113 8.5)."""
-    pseudo = [(":authority", request.authority), (":path", request.path), (":method", request.method), (":scheme", request.scheme)]
-    if request.method == "CONNECT":
-        pseudo = [(":authority", request.authority), (":method", request.method)]
-    return [*_encoded(pseudo), *_encoded(request.headers)]
-
-
-def response_of(fields: Iterable[tuple[bytes, bytes]], *, ends: bool) -> Response:
-    """A response from the fields of its HEADERS."""
-    headers = [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
-    status = next((int(value) for name, value in headers if name == ":status"), 0)
-    return Response(status, [pair for pair in headers if not pair[0].startswith(":")], ends, VERSION)
-
-
-def _encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers if name not in _NOT_ON_HTTP2]

@@ -1,22 +1,21 @@
 """HTTP/1 from bytes to events, for both ends of a hop.
 
-How this works: a parser collects a head, lets the gate (http1_syntax.py) make it strict or refuse it, and has a reader take it apart:
+How this works: a parser collects a head, lets the gate (routing/http1.py) make it strict or refuse it, and has a reader take it apart:
 httptools, or h11 as the reference. From then on the head says how much body there is, and body bytes pass through as they came;
 only chunks are taken apart by the reader again. Nothing is buffered but an incomplete head, and that only up to a limit.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Protocol
 
-from meshsim.proxy import http1_syntax, with_h11
-from meshsim.proxy.http1_syntax import CHUNKED, Refused
-from meshsim.routing.message import Headers, tokens
+from meshsim.proxy import with_h11
+from meshsim.routing import http1
+from meshsim.routing.http1 import CHUNKED, Refused
+from meshsim.routing.message import Headers, Request
 
 _HEAD, _LENGTH, _CHUNKS, _REST, _RAW, _DEAD = range(6)
-_WISHES = ("connection", "proxy-connection")
-_TOLD_OTHERWISE = ("host", "transfer-encoding")  # as the authority, and as the body's framing
 
 
 class Chunks(Protocol):
@@ -42,16 +41,11 @@ def fastest() -> Reader:
 
 @dataclass(slots=True)
 class RequestHead:
-    """upgrade: the protocol asked for, lower case. ends: whether no body follows."""
+    """expects_continue: the client waits for a 100 before it sends the body. keeps_alive: it wants to go on with the connection."""
 
-    method: str
-    path: str
-    authority: str
-    headers: Headers
-    version: str
-    ends: bool
-    upgrade: str = ""
+    request: Request
     expects_continue: bool = False
+    keeps_alive: bool = True
 
 
 @dataclass(slots=True)
@@ -73,13 +67,9 @@ class Tunnel:
 
 @dataclass(slots=True)
 class BadMessage:
-    """Nothing more can be read. kind: a key of `replies.BAD_REQUESTS`; the rest as far as it was understood."""
+    """Nothing more can be read. kind: a key of `replies.BAD_REQUESTS`."""
 
     kind: str
-    method: str = ""
-    path: str = ""
-    authority: str = ""
-    headers: Headers = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -166,13 +156,13 @@ class _Parser:
             data = data.lstrip(b"\r\n")
             if not data:
                 return b""
-            end = http1_syntax.head_end(data)
+            end = http1.head_end(data)
             if end >= 0:
                 self._begin(data[:end], events)
                 return data[end:]
         before = len(head)
         head += data
-        end = http1_syntax.head_end(head, max(0, before - 3))
+        end = http1.head_end(head, max(0, before - 3))
         if end < 0:
             self._check_start(head)
             if len(head) > self._max_head:
@@ -227,26 +217,17 @@ class RequestParser(_Parser):
         return self._feed(data)
 
     def _check_start(self, head: bytearray) -> None:
-        http1_syntax.check_start(head, http10=self._http10)
+        http1.check_start(head, http10=self._http10)
 
     def _read(self, raw: bytes, events: Events) -> None:
-        strict, length = http1_syntax.request(raw, http10=self._http10)
+        strict, length = http1.request(raw, http10=self._http10)
         method, target, version, headers = self._reader.request(strict)
         if len(headers) > self._max_count:
             raise Refused("too many")
-        hosts = [value for name, value in headers if name == "host"]
-        path, authority = http1_syntax.target(method, target, ",".join(hosts) if hosts else None)
-        headers = [pair for pair in headers if pair[0] not in _TOLD_OTHERWISE]
-        if hosts == [""]:
-            headers.append(("host", ""))  # which is not the same as none
-        wishes = tokens(value for name, value in headers if name in _WISHES)
-        head = RequestHead(method, path, authority, headers, f"HTTP/{version}", length == 0)
-        if "upgrade" in wishes:
-            head.upgrade = next((value.lower() for name, value in headers if name == "upgrade"), "")
-        head.expects_continue = length != 0 and any(n == "expect" and v.lower() == "100-continue" for n, v in headers)
-        events.append(head)
-        if method == "CONNECT" or (head.upgrade and head.upgrade != "h2c"):
-            head.ends = False
+        assert length is not None
+        head = http1.incoming(method, target, version, headers, length)
+        events.append(RequestHead(head.request, head.continues, head.keeps_alive))
+        if head.tunnels:
             self._state = _RAW
             events.append(Tunnel(b""))
         else:
@@ -277,18 +258,14 @@ class ResponseParser(_Parser):
             raise Refused("syntax")
 
     def _read(self, raw: bytes, events: Events) -> None:
-        strict, length = http1_syntax.response(raw)
+        strict, length = http1.response(raw)
         status, version, headers = self._reader.response(strict)
         if len(headers) > self._max_count:
             raise Refused("too many")
         if 100 <= status < 200 and status != 101:
             return  # what follows is the response itself
         tunnels = status == 101 or (self._method == "CONNECT" and 200 <= status < 300)
-        if self._method == "HEAD" or status in (204, 304):
-            length = 0
-        wishes = tokens(value for name, value in headers if name in _WISHES)
-        keep_alive = version == "1.1" and "close" not in wishes and length is not None
-        headers = [pair for pair in headers if pair[0] != _TOLD_OTHERWISE[1]]
+        headers, length, keep_alive = http1.answered(status, version, headers, length, self._method)
         events.append(ResponseHead(status, headers, f"HTTP/{version}", length == 0 and not tunnels, keep_alive))
         if tunnels:
             self._state = _RAW

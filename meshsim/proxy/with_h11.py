@@ -10,11 +10,12 @@ import re
 
 import h11
 
+from meshsim.routing.http1 import HOST, UPGRADING
 from meshsim.routing.message import Headers
 
 _HOST_LINE = re.compile(rb"(?i)\r\nhost:[ \t]*([^\r\n]*)(?=\r\n)")
 _CHUNKED_HEAD = b"POST / HTTP/1.1\r\nhost: body\r\ntransfer-encoding: chunked\r\n\r\n"
-_QUESTION = h11.Request(method="GET", target="/", headers=[("host", "head"), ("connection", "upgrade"), ("upgrade", "any")])
+_QUESTION = h11.Request(method="GET", target="/", headers=UPGRADING)
 _LONGEST = 1024 * 1024
 
 
@@ -30,7 +31,7 @@ def request(raw: bytes) -> tuple[str, str, str, Headers]:
         raise ValueError(str(e)) from e
     if not isinstance(event, h11.Request):
         raise ValueError("not a request")
-    headers = [("host", host) for host in hosts] + _text(event.headers)[1:]
+    headers = [(HOST, host) for host in hosts] + _text(event.headers)[1:]
     return event.method.decode("ascii"), event.target.decode("latin-1"), event.http_version.decode("ascii"), headers
 
 

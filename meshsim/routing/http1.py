@@ -1,15 +1,19 @@
-"""The head of an HTTP/1 message before a parser sees it: what Envoy takes leniently made strict, what it refuses named.
+"""Heads of HTTP/1 messages: what Envoy takes leniently made strict, what it refuses named, how long the body is, and how a head is
+written.
 
-How this works: a head in strict form passes one regular expression and is used as it is. Any other head is repaired line by line where
-Envoy would take it (bare LF, spaces in the request line, folded lines, a lone CR), or refused with a name that
-`routing.replies.BAD_REQUESTS` knows. What follows is true of both: lengths and codings that could smuggle a second message are refused. So
-every parser behind this gate meets the same strict bytes, and all of them agree.
+How this works: before a parser sees it, a head in strict form passes one regular expression and is used as it is. Any other head is
+repaired line by line where Envoy would take it (bare LF, spaces in the request line, folded lines, a lone CR), or refused with a name
+that `routing.replies.BAD_REQUESTS` knows. What follows is true of both: lengths and codings that could smuggle a second message are
+refused. So every parser behind this gate meets the same strict bytes, and all of them agree.
 """
 
 from __future__ import annotations
 
 import re
+from http import HTTPStatus
 from typing import NamedTuple
+
+from meshsim.routing.message import Headers, Request, Response, tokens
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _FIRST = re.compile(_TOKEN)
@@ -31,6 +35,16 @@ METHODS = frozenset(
     b"PATCH POST PROPFIND PROPPATCH PURGE PUT REBIND REPORT SEARCH SOURCE SUBSCRIBE TRACE UNBIND UNLINK UNLOCK UNSUBSCRIBE".split()
 )
 CHUNKED = -1
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+REASONS = {status.value: status.phrase for status in HTTPStatus if status.value != 418} | {
+    103: "Early Hints", 302: "Found", 413: "Payload Too Large", 416: "Range Not Satisfiable", 422: "Unprocessable Entity",
+}
+"""Envoy's reason phrases; any other status is `Unknown`."""
+_NO_BODY = frozenset(("GET", "HEAD", "DELETE", "TRACE", "CONNECT"))
+HOST = "host"
+UPGRADING: Headers = [("host", "head"), ("connection", "upgrade"), ("upgrade", "any")]
+"""The headers of a request that any 101 can answer."""
+_WISHES = ("connection", "proxy-connection")
 
 
 class Refused(Exception):
@@ -128,6 +142,97 @@ def _length(raw: bytes) -> int | None:
     if len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > 19:
         raise Refused("syntax")
     return int(lengths[0])
+
+
+class Incoming(NamedTuple):
+    """A request head as it is understood.
+
+    ends: whether no body follows. tunnels: whether what follows is no HTTP any more. continues: whether the client waits for a 100
+    before it sends the body. keeps_alive: whether it wants to go on with the connection.
+    """
+
+    request: Request
+    tunnels: bool
+    continues: bool
+    keeps_alive: bool
+
+
+def incoming(method: str, text: str, version: str, headers: Headers, length: int) -> Incoming:
+    """A request from the parts of its strict head; what says how it is framed or where it goes is no header any more. Raises Refused."""
+    hosts, upgrade, continues = [], "", False
+    kept: Headers = []
+    wishes = tokens(value for name, value in headers if name in _WISHES)
+    for pair in headers:
+        name, value = pair
+        if name == "host":
+            hosts.append(value)
+            continue
+        if name == "transfer-encoding":
+            continue
+        if name == "upgrade":
+            upgrade = upgrade or value.lower()
+        elif name == "expect":
+            continues = value.lower() == "100-continue" and length != 0
+        kept.append(pair)
+    path, authority = target(method, text, ",".join(hosts) if hosts else None)
+    if hosts == [""]:
+        kept.append(("host", ""))  # which is not the same as none
+    if "upgrade" not in wishes:
+        upgrade = ""
+    tunnels = method == "CONNECT" or (upgrade != "" and upgrade != "h2c")
+    request = Request(method, path, authority, "http", kept, f"HTTP/{version}", length == 0 and not tunnels, upgrade)
+    return Incoming(request, tunnels, continues, "keep-alive" in wishes if version == "1.0" else "close" not in wishes)
+
+
+def answered(status: int, version: str, headers: Headers, length: int | None, method: str) -> tuple[Headers, int | None, bool]:
+    """What a response to `method` has: headers, the length of its body (None: until the connection ends), and whether that goes on."""
+    if method == "HEAD" or status in (204, 304):
+        length = 0
+    wishes = tokens(value for name, value in headers if name in _WISHES)
+    kept = [pair for pair in headers if pair[0] != "transfer-encoding"]
+    return kept, length, version == "1.1" and "close" not in wishes and length is not None
+
+
+def request_head(request: Request) -> tuple[bytes, bool]:
+    """The bytes of a request's head, and whether its body goes in chunks."""
+    sized = False
+    lines = [f"{request.method} {request.path or request.authority} HTTP/1.1", f"host: {request.authority}"]
+    for name, value in request.headers:
+        sized = sized or name == "content-length"
+        lines.append(f"{name}: {value}")
+    chunked = not sized and not request.ends and not request.upgrade and request.method != "CONNECT"
+    if chunked:
+        lines.append("transfer-encoding: chunked")
+    elif request.ends and not sized and request.method not in _NO_BODY:
+        lines.append("content-length: 0")
+    lines.append("\r\n")
+    return "\r\n".join(lines).encode("latin-1"), chunked
+
+
+def response_head(response: Response, *, to_head: bool, close: bool) -> tuple[bytes, bool]:
+    """The bytes of a response's head, and whether its body goes in chunks. to_head: it answers HEAD. close: the connection ends with it.
+
+    A response to HEAD says what GET would have had, which is chunks where no length is known.
+    """
+    status = response.status
+    sized = False
+    lines = [f"HTTP/1.1 {status} {REASONS.get(status, 'Unknown')}"]
+    for name, value in response.headers:
+        if name == "content-length":
+            sized = True
+            if status == 204:
+                continue
+        lines.append(f"{name}: {value}")
+    if close:
+        lines.append("connection: close")
+    bodiless = sized or status in (204, 304) or status < 200
+    chunked = not bodiless and (to_head or not response.ends)
+    if chunked:
+        lines.append("transfer-encoding: chunked")
+    elif not bodiless:
+        lines.append("content-length: 0")
+    lines.append("\r\n")
+    return "\r\n".join(lines).encode("latin-1"), chunked
 
 
 # Repair ----------------------------------------------------------------------------------------------------------------------------
