@@ -62,7 +62,7 @@ def load(*paths: str | Path, stdin: str | None = None) -> Mesh:
 
     Raises ConfigError with every mistake at once, those for which Istio would refuse a resource included, in its words.
     """
-    documents, notes = surrounded(accepted(load_documents(*paths, stdin=stdin).require()))
+    documents, notes = surrounded(accepted(load_documents(*paths, stdin=stdin)))
     return Mesh(documents, notes)
 
 

@@ -8,7 +8,8 @@ import msgspec
 import pytest
 
 from meshsim import resources
-from meshsim.resources.validation import rejected, validate
+from meshsim.errors import ConfigError
+from meshsim.resources.validation import accepted, rejected, validate
 
 SECURITY = ("PeerAuthentication", "AuthorizationPolicy", "RequestAuthentication")
 
@@ -375,3 +376,12 @@ def test_rejected_agrees_with_the_errors(kind: str, spec: Json, expected: list[s
     loaded = resources.loads(msgspec.json.encode(document).decode()).resources
     errors = [message for message in expected if not message.startswith("(W)")]
     assert [rejected(resource) for resource in loaded] == [bool(errors)] * len(loaded)
+
+
+def test_a_mesh_takes_what_istio_takes_and_names_every_mistake() -> None:
+    good = HEAD + "  hosts: [a.com]\n  http: [{route: [{destination: {host: b.com}}]}]\n---\n"
+    assert len(accepted(resources.loads(good)).resources) == 1
+    wrong = good.replace("b.com", "'*'").replace("name: a", "name: b") + good.replace("hosts", "host").replace("name: a", "name: c")
+    with pytest.raises(ConfigError) as raised:
+        accepted(resources.loads(good + wrong))
+    assert [p.resource for p in raised.value.problems] == ["VirtualService/default/b", "VirtualService/default/c"]

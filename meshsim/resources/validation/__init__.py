@@ -32,7 +32,7 @@ from meshsim.resources.validation.sidecar import sidecar
 from meshsim.resources.validation.telemetry import telemetry
 from meshsim.resources.validation.virtual_service import virtual_service
 
-__all__ = ["accepted", "rejected", "validate"]
+__all__ = ["accepted", "offline", "rejected", "validate"]
 
 _CHECKS: dict[str, Callable[[Json, ObjectMeta, Report], None]] = {
     "ServiceEntry": service_entry,
@@ -75,11 +75,25 @@ def rejected(resource: Resource[Json]) -> bool:
     return report.failed
 
 
+def offline(resource: Resource[Json]) -> list[Problem]:
+    """What istioctl finds in a resource's spec; it asks without the labels and annotations that the webhook would see."""
+    check = _CHECKS.get(resource.kind)
+    report = Report(resource.source, resource.id)
+    if check is not None:
+        given = resource.raw.get("spec")
+        report.given = frozenset(given if isinstance(given, dict) else ())
+        check(resource.spec, ObjectMeta(name=resource.name, namespace=resource.namespace), report)
+    return report.problems
+
+
 def accepted(documents: Documents) -> Documents:
-    """The documents, if Istio takes every one. Raises ConfigError with every error of those it rejects."""
+    """The documents, if all could be read and Istio takes every one. Raises ConfigError with every error otherwise."""
     refused = {r.id for r in documents.resources if rejected(r)}
+    errors = documents.errors
     if refused:
-        raise ConfigError([p for p in validate(documents) if p.severity == "error" and p.resource in refused])
+        errors += [p for p in validate(documents) if p.severity == "error" and p.resource in refused]
+    if errors:
+        raise ConfigError(sorted(errors, key=lambda p: (p.location is None, p.location)))
     for resource in documents.resources:
         resource.release()
     return documents
