@@ -1,9 +1,9 @@
 """NetworkPolicy: which connections the network lets through, whatever the proxies think.
 
 How this works: `walls` turns the policies of a mesh into plain data: for every isolated pod address what it may open (egress) and
-what may be opened to it (ingress), with selectors and named ports already resolved to addresses and numbers. The networks enforce that data, and
-`simulate` asks it the same question. A pod that no policy of a direction selects is free in that direction; a selected one may do what
-any rule of any selecting policy allows, nothing else. There is no order and no deny rule.
+what may be opened to it (ingress), with selectors and named ports already resolved to addresses and numbers. The networks enforce
+that data, and `simulate` asks it the same question. A pod that no policy of a direction selects is free in that direction; a
+selected one may do what any rule of any selecting policy allows, nothing else. There is no order and no deny rule.
 
 A connection needs the source's egress and the destination's ingress, both asked about the pods' addresses behind a Service, as Kubernetes
 network plug-ins do. What is dropped stays silent: the caller times out. An `ipBlock` is matched against any address; whether it covers
