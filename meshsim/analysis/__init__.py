@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING
 from typing import Any as Json
 
-from meshsim.analysis import conflicts, references, settings
+from meshsim.analysis import conflicts, references, schema, settings
 from meshsim.analysis.catalogue import Documents
 from meshsim.analysis.findings import ERROR, INFO, LEVELS, WARNING, Finding, in_order
 from meshsim.resources.mesh_config import MeshConfig
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 Analyzer = Callable[[Documents], Iterator[Finding]]
 
 CONFIGURATION: tuple[Analyzer, ...] = (
+    schema.validation,
     references.subsets,
     references.gateways,
     conflicts.mesh_hosts,
