@@ -22,6 +22,9 @@ class Http1Client(asyncio.Protocol):
     def __init__(self, local: str, released: Callable[[Http1Client], None], lost: Callable[[Http1Client], None]):
         self.local = local
         self._released, self._lost = released, lost
+        self.requests = 0
+        self.free_since: float | None = None
+        self.idle_timer: asyncio.TimerHandle | None = None
         self._parser = ResponseParser()
         self._transport: asyncio.Transport | None = None
         self._stream: Asker | None = None
@@ -34,6 +37,8 @@ class Http1Client(asyncio.Protocol):
     def take(self, stream: Asker) -> None:
         """The connection is this stream's until its response is complete."""
         self._stream = stream
+        self.requests += 1
+        self.free_since = None
         self._answered = self._raw = self._sent_all = False
         self._reusable = True
 
@@ -41,6 +46,12 @@ class Http1Client(asyncio.Protocol):
         if self._transport is not None:
             self._out.flush()
             self._transport.close()
+
+    def leave(self) -> None:
+        """End the connection as soon as it is free."""
+        if self._stream is None:
+            self.close()
+        self._reusable = False
 
     # the stream's side
 
@@ -120,6 +131,8 @@ class Http1Client(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         stream, self._stream = self._stream, None
+        if self.idle_timer is not None:
+            self.idle_timer.cancel()
         self._lost(self)
         if stream is None:
             return

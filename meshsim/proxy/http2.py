@@ -392,12 +392,15 @@ class _Incoming(_Half):
 
 
 class Http2Client(_Endpoint):
-    """An upstream connection. local: the address it has on our side. `lost` is called when it is gone."""
+    """An upstream connection. local: its address on our side. `lost` is called when it is gone. most: requests it may carry, 0 for any."""
 
-    def __init__(self, local: str, lost: Callable[[Http2Client], None]):
+    def __init__(self, local: str, lost: Callable[[Http2Client], None], *, most: int = 0):
         super().__init__(client=True)
         self.local = local
-        self._lost = lost
+        self.requests = 0
+        self.free_since: float | None = None
+        self.idle_timer: asyncio.TimerHandle | None = None
+        self._lost, self._most = lost, most
         self._streams: dict[int, _Outgoing] = {}
         self._taken = 0
 
@@ -411,7 +414,17 @@ class Http2Client(_Endpoint):
     def take(self, stream: Asker) -> _Outgoing:
         """The stream's side of a new request on this connection."""
         self._taken += 1
+        self.requests += 1
+        self.free_since = None
+        if self.requests == self._most:
+            self._going = True
         return _Outgoing(self, stream)
+
+    def leave(self) -> None:
+        """Open no more streams, and end with the last one."""
+        self._going = True
+        if not self._taken:
+            self.close()
 
     def open(self, half: _Outgoing, request: Request) -> None:
         try:
@@ -431,8 +444,10 @@ class Http2Client(_Endpoint):
         self._taken -= 1
         self._streams.pop(half.id, None)
         self._dirty.pop(half.id, None)
-        if self._going and not self._taken:
-            self._loop.call_soon(self.close)
+        if not self._taken:
+            self.free_since = self._loop.time()
+            if self._going:
+                self._loop.call_soon(self.close)
 
     def close(self) -> None:
         if self._transport is not None:
@@ -440,6 +455,8 @@ class Http2Client(_Endpoint):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        if self.idle_timer is not None:
+            self.idle_timer.cancel()
         self._lost(self)
         for half in list(self._streams.values()):
             half.fail(Reset.TERMINATION)

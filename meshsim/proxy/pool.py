@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
-from collections import defaultdict, deque
+from collections import deque
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
 
 from meshsim.network import proxy_protocol
@@ -22,10 +23,13 @@ from meshsim.routing.exchange import Attempt
 from meshsim.routing.facts import Downstream
 from meshsim.routing.retries import Reset
 from meshsim.routing.transport import Transport
+from meshsim.xds.message import seconds
 
 if TYPE_CHECKING:
     from meshsim.proxy.core import Core
     from meshsim.proxy.stream import Asker
+
+IDLE_TIMEOUT = 3600.0  # seconds a free connection is kept; Envoy's default
 
 _REFUSED = {
     errno.ECONNREFUSED: "delayed connect error: Connection refused",
@@ -47,22 +51,26 @@ class ConnectFailed(Exception):
 class Waiting:
     """A stream that waits for a connection."""
 
-    __slots__ = ("cancelled", "stream")
+    __slots__ = ("attempt", "cancelled", "downstream", "stream")
 
-    def __init__(self, stream: Asker):
-        self.stream, self.cancelled = stream, False
+    def __init__(self, attempt: Attempt, downstream: Downstream, stream: Asker):
+        self.attempt, self.downstream, self.stream, self.cancelled = attempt, downstream, stream, False
 
 
 class _Pool:
-    """The connections of one key."""
+    """The connections of one key. open: how many there are; connecting: how many more are on their way."""
 
-    __slots__ = ("connecting", "free", "multiplexed", "waiting")
-
-    def __init__(self) -> None:
+    def __init__(self, key: Key, cluster: Cluster):
+        self.key, self.cluster = key, cluster
         self.free: list[Http1Client] = []
         self.multiplexed: list[Http2Client] = []
         self.waiting: deque[Waiting] = deque()
-        self.connecting = 0
+        self.open = self.connecting = 0
+        options = cluster.options.common_http_protocol_options if cluster.options else None
+        self.idle_timeout = seconds(options.idle_timeout if options else None, IDLE_TIMEOUT)
+        self.most_requests = (options.max_requests_per_connection if options else None) or 0
+        self.drained = False
+        """Whether the cluster is no more: connections end with what is under way."""
 
 
 class Pools:
@@ -70,40 +78,60 @@ class Pools:
 
     def __init__(self, core: Core):
         self._core = core
-        self._pools: dict[Key, _Pool] = defaultdict(_Pool)
+        self._pools: dict[Key, _Pool] = {}
         self._all: set[Http1Client | Http2Client] = set()
 
     def request(self, attempt: Attempt, downstream: Downstream, stream: Asker) -> Waiting | None:
         """A connection for an attempt: `stream.ready` or `stream.not_ready` follows, maybe at once. The result is for `forget`."""
         limits = attempt.cluster.limits
+        meter = self._core.stats.meter(f"cluster.{attempt.cluster.name}.")
         if limits.requests >= limits.max_requests:
+            meter.inc("upstream_rq_active_overflow")
             stream.not_ready(Reset.OVERFLOW)
             return None
-        pool = self._pools[self._key(attempt, downstream)]
+        key = self._key(attempt, downstream)
+        pool = self._pools.get(key)
+        if pool is None:
+            pool = self._pools[key] = _Pool(key, attempt.cluster)
         while pool.free:
             client = pool.free.pop()
             if client.usable:
+                meter.inc("upstream_rq_total")
                 client.take(stream)
                 stream.ready(client)
                 return None
         for multiplexed in pool.multiplexed:
             if multiplexed.usable:
+                meter.inc("upstream_rq_total")
                 stream.ready(multiplexed.take(stream))
                 return None
-        if len(pool.waiting) >= limits.max_pending or (limits.connections >= limits.max_connections and not pool.connecting):
+        if limits.pending >= limits.max_pending:
+            meter.inc("upstream_rq_pending_overflow")
             stream.not_ready(Reset.OVERFLOW)
             return None
-        waiting = Waiting(stream)
+        waiting = Waiting(attempt, downstream, stream)
         pool.waiting.append(waiting)
-        if not attempt.http2 or not pool.connecting:
-            pool.connecting += 1
-            self._core.spawn(self._grow(pool, attempt, downstream))
+        limits.pending += 1
+        meter.inc("upstream_rq_pending_total")
+        self._grow(pool)
         return waiting
 
     def forget(self, handle: object) -> None:
         """The stream does not wait any more."""
         if isinstance(handle, Waiting):
             handle.cancelled = True
+
+    def retain(self, clusters: Iterable[Cluster]) -> None:
+        """Let connections of all other clusters end with what is under way on them."""
+        kept = set(map(id, clusters))
+        for key, pool in list(self._pools.items()):
+            if id(pool.cluster) not in kept:
+                pool.drained = True
+                del self._pools[key]
+                for client in list(pool.free):
+                    client.leave()
+                for multiplexed in list(pool.multiplexed):
+                    multiplexed.leave()
 
     async def connect(
         self, cluster: Cluster, host: Host, way: Transport, downstream: Downstream
@@ -168,67 +196,117 @@ class Pools:
         if way.proxy_protocol:
             transport.write(_header(way, downstream))
 
-    async def _grow(self, pool: _Pool, attempt: Attempt, downstream: Downstream) -> None:
-        """Open one more connection for the streams that wait."""
-        cluster = attempt.cluster
-        cluster.limits.connections += 1
+    def _grow(self, pool: _Pool) -> None:
+        """Open one more connection for the streams that wait, unless there are enough.
+
+        Envoy: a pool without any connection gets one whatever the limit, since nobody else would serve its streams.
+        """
+        while pool.waiting and pool.waiting[0].cancelled:
+            self._next(pool)
+        if not pool.waiting:
+            return
+        limits, first = pool.cluster.limits, pool.waiting[0]
+        if pool.connecting >= (1 if first.attempt.http2 else len(pool.waiting)):
+            return
+        if limits.connections >= limits.max_connections and pool.open + pool.connecting:
+            self._core.stats.inc(f"cluster.{pool.cluster.name}.upstream_cx_overflow")
+            return
+        pool.connecting += 1
+        limits.connections += 1
+        self._core.spawn(self._connect_for(pool, first))
+
+    async def _connect_for(self, pool: _Pool, first: Waiting) -> None:
+        attempt, cluster = first.attempt, pool.cluster
         try:
-            opened, local = await self.connect(cluster, attempt.host, attempt.transport, downstream)
+            opened, local = await self.connect(cluster, attempt.host, attempt.transport, first.downstream)
         except ConnectFailed as e:
             cluster.limits.connections -= 1
             pool.connecting -= 1
-            failed = list(pool.waiting) if attempt.http2 else [pool.waiting[0]] if pool.waiting else []
-            for waiting in failed:
-                pool.waiting.remove(waiting)
+            for _ in range(len(pool.waiting) if attempt.http2 else min(1, len(pool.waiting))):
+                waiting = self._next(pool)
                 if not waiting.cancelled:
+                    self._core.stats.inc(f"cluster.{cluster.name}.upstream_rq_pending_failure_eject")
                     waiting.stream.not_ready(e.reset, e.reason)
+            self._grow(pool)
             return
         pool.connecting -= 1
-        prefix = f"cluster.{cluster.name}."
-        self._core.stats.inc(prefix + f"upstream_cx_http{2 if attempt.http2 else 1}_total")
+        pool.open += 1
+        self._core.stats.inc(f"cluster.{cluster.name}.upstream_cx_http{2 if attempt.http2 else 1}_total")
         if attempt.http2:
-            self._serve_http2(pool, opened, local, cluster)
+            self._serve_http2(pool, opened, local)
         else:
-            self._serve_http1(pool, opened, local, cluster)
+            self._serve_http1(pool, opened, local)
 
-    def _serve_http1(self, pool: _Pool, opened: Opened, local: str, cluster: Cluster) -> None:
-        def lost(client: Http1Client) -> None:
-            cluster.limits.connections -= 1
-            self._all.discard(client)
-            if client in pool.free:
-                pool.free.remove(client)
+    def _next(self, pool: _Pool) -> Waiting:
+        """The stream that has waited longest."""
+        pool.cluster.limits.pending -= 1
+        return pool.waiting.popleft()
 
-        client = Http1Client(local, lambda c: self._free(pool, c), lost)
+    def _lost(self, pool: _Pool, client: Http1Client | Http2Client) -> None:
+        """A connection is gone."""
+        pool.open -= 1
+        pool.cluster.limits.connections -= 1
+        self._core.stats.inc(f"cluster.{pool.cluster.name}.upstream_cx_destroy")
+        self._all.discard(client)
+        if client in pool.free:
+            pool.free.remove(client)
+        if client in pool.multiplexed:
+            pool.multiplexed.remove(client)
+        self._grow(pool)
+        if not pool.open and not pool.connecting and self._pools.get(pool.key) is pool:
+            del self._pools[pool.key]
+
+    def _serve_http1(self, pool: _Pool, opened: Opened, local: str) -> None:
+        client = Http1Client(local, lambda c: self._free(pool, c), lambda c: self._lost(pool, c))
         self._all.add(client)
         opened.hand_over(client)
         self._free(pool, client)
+        self._watch_idle(pool, client)
 
     def _free(self, pool: _Pool, client: Http1Client) -> None:
         """The connection is free: for the next stream that waits, or for later."""
+        if pool.drained or (pool.most_requests and client.requests >= pool.most_requests):
+            client.close()
+            return
         while pool.waiting and client.usable:
-            waiting = pool.waiting.popleft()
+            waiting = self._next(pool)
             if not waiting.cancelled:
+                self._core.stats.inc(f"cluster.{pool.cluster.name}.upstream_rq_total")
                 client.take(waiting.stream)
                 waiting.stream.ready(client)
                 return
         if client.usable:
+            client.free_since = self._core.loop.time()
             pool.free.append(client)
 
-    def _serve_http2(self, pool: _Pool, opened: Opened, local: str, cluster: Cluster) -> None:
-        def lost(client: Http2Client) -> None:
-            cluster.limits.connections -= 1
-            self._all.discard(client)
-            if client in pool.multiplexed:
-                pool.multiplexed.remove(client)
-
-        client = Http2Client(local, lost)
+    def _serve_http2(self, pool: _Pool, opened: Opened, local: str) -> None:
+        client = Http2Client(local, lambda c: self._lost(pool, c), most=pool.most_requests)
         self._all.add(client)
         pool.multiplexed.append(client)
         opened.hand_over(client)
         while pool.waiting:
-            waiting = pool.waiting.popleft()
+            if not client.usable:
+                self._grow(pool)
+                break
+            waiting = self._next(pool)
             if not waiting.cancelled:
+                self._core.stats.inc(f"cluster.{pool.cluster.name}.upstream_rq_total")
                 waiting.stream.ready(client.take(waiting.stream))
+        if pool.drained:
+            client.leave()
+        self._watch_idle(pool, client)
+
+    def _watch_idle(self, pool: _Pool, client: Http1Client | Http2Client) -> None:
+        """Close the connection when it has been free for the cluster's idle timeout."""
+        if not pool.idle_timeout or client not in self._all:
+            return
+        since = client.free_since
+        left = pool.idle_timeout if since is None else since + pool.idle_timeout - self._core.loop.time()
+        if left <= 0:
+            self._core.stats.inc(f"cluster.{pool.cluster.name}.upstream_cx_idle_timeout")
+            client.close()
+        else:
+            client.idle_timer = self._core.loop.call_later(max(left, 0.001), self._watch_idle, pool, client)
 
     def _key(self, attempt: Attempt, downstream: Downstream) -> Key:
         way = attempt.transport

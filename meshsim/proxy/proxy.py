@@ -117,6 +117,7 @@ class Proxy:
     def _use(self, config: xds.ProxyConfig) -> None:
         self.core.tls.update({secret.name: secret for secret in config.secrets})
         self.runtime.update(config)
+        self.core.pools.retain(self.runtime.clusters.values())
 
     async def _listen(self) -> None:
         """Listen where the configuration says, and nowhere else; a place that stays keeps its socket."""

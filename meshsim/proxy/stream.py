@@ -77,6 +77,7 @@ class Stream:
         self._loop = core.loop
         self._upstream: Upstream | None = None
         self._attempt: Attempt | None = None
+        self._held: Attempt | None = None
         self._waiting: object | None = None
         self._body: list[bytes] = []
         self._kept = 0
@@ -163,6 +164,9 @@ class Stream:
         assert self._attempt is not None
         self._waiting = None
         self._upstream = upstream
+        self._held = self._attempt
+        self._held.host.active += 1
+        self._held.cluster.limits.requests += 1
         self.exchange.entry.upstream_local = upstream.local
         request = self._attempt.request
         request.ends = self._complete and not self._body and not self._trailers
@@ -205,14 +209,14 @@ class Stream:
             return
         if trailers:
             self.exchange.entry.response_trailers = trailers
-        self._upstream = None
+        self._let_go()
         self.sink.send_end(trailers)
         self._end()
 
     def failed(self, reset: Reset, reason: str = "") -> None:
         """The request on the host's connection ended early."""
         if not self.over:
-            self._upstream = None
+            self._let_go()
             self._stop("try")
             self._do(self.exchange.failed(reset, reason))
 
@@ -322,7 +326,15 @@ class Stream:
             self._waiting = None
         if self._upstream is not None:
             self._upstream.cancel()
-            self._upstream = None
+            self._let_go()
+
+    def _let_go(self) -> None:
+        """The host has one request less."""
+        self._upstream = None
+        held, self._held = self._held, None
+        if held is not None:
+            held.host.active -= 1
+            held.cluster.limits.requests -= 1
 
     def _end(self) -> None:
         if self.over:
