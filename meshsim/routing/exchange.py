@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshsim import hosts
-from meshsim.routing import cors, faults, hashing, headers, paths, rbac, replies, routes
+from meshsim.routing import cors, faults, hashing, headers, http2_fields, paths, rbac, replies, routes
 from meshsim.routing.clusters import DYNAMIC, Cluster, Host
 from meshsim.routing.entry import Entry
 from meshsim.routing.facts import Downstream
@@ -184,6 +184,8 @@ class Exchange:
     def responded(self, response: Response) -> Step:
         """The head of the upstream's response."""
         assert self.cluster is not None and self._host is not None
+        if not http2_fields.sound(response):
+            return self.failed(Reset.PROTOCOL)
         self.cluster.report(self._host, response.status)
         if self._retries is not None:
             verdict = self._retries.after_response(response)

@@ -53,6 +53,12 @@ def response(fields: Fields, *, ends: bool) -> Response:
     return Response(status, [pair for pair in headers if not pair[0].startswith(":")], ends, VERSION)
 
 
+def sound(response: Response) -> bool:
+    """Whether an HTTP/2 client takes the response's head: one that cannot have a body must not announce any (Envoy resets the stream)."""
+    empty = response.status == 204 or response.status < 200
+    return not empty or response.version != VERSION or response.first("content-length") in (None, "0")
+
+
 def of_response(response: Response) -> list[tuple[bytes, bytes]]:
     """The fields of a response's HEADERS."""
     return [(b":status", b"%d" % response.status), *encoded(response.headers)]

@@ -505,7 +505,7 @@ class Simulation:
                 return this.failed(Reset.TERMINATION), b"", None
             got = got.inner or Got(error="eof")
         if got.response is not None:
-            return this.responded(Response(got.response.status, list(got.response.headers), got.response.ends)), got.body, got.echo
+            return this.responded(_as_received(got.response, step.http2)), got.body, got.echo
         if got.error == "gave up" or got.error == "timeout":
             self._pass_until(min(walk.deadline, try_ends) if limited else walk.deadline)
             if limited and try_ends <= walk.deadline:
@@ -612,6 +612,10 @@ def _protocol(talk: Conversation) -> str:
 
 def _copied(request: Request) -> Request:
     return replace(request, headers=list(request.headers))
+
+
+def _as_received(response: Response, http2: bool) -> Response:
+    return Response(response.status, list(response.headers), response.ends, "HTTP/2" if http2 else "HTTP/1.1")
 
 
 def _drop(source: str, destination: str, wall: Wall) -> str:
