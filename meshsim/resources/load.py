@@ -51,6 +51,20 @@ class Documents:
     headers: list[dict[str, Json]] = field(default_factory=list)
     problems: list[Problem] = field(default_factory=list)
     documents: list[Document] = field(default_factory=list)
+    _places: dict[str, int] = field(default_factory=dict, repr=False)
+
+    def add(self, resource: Resource[Json]) -> None:
+        """Put a resource in, as `kubectl apply` does: in the place of an earlier one of its name, whose age it takes over."""
+        place = self._places.setdefault(resource.id, len(self.resources)) if resource.name else len(self.resources)
+        if place == len(self.resources):
+            self.resources.append(resource)
+            return
+        earlier = self.resources[place]
+        if not resource.metadata.creation_timestamp:
+            resource.order = earlier.order
+        self.resources[place] = resource
+        said = f"takes the place of the one at {earlier.location}, which has the same name"
+        self.problems.append(Problem("warning", said, resource.location, resource.id))
 
     @property
     def errors(self) -> list[Problem]:
@@ -187,7 +201,7 @@ def _resource(raw: dict[str, Json], source: Source, out: Documents) -> None:
             return
     document.resource = Resource(api_version, kind_name, metadata, spec, source, _created(metadata, len(out.resources)), raw)
     document.resource.is_plain = is_plain
-    out.resources.append(document.resource)
+    out.add(document.resource)
 
 
 _TOP_LEVEL = frozenset(TOP_LEVEL)

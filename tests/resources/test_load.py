@@ -90,6 +90,15 @@ def test_documents_are_created_in_order_unless_they_say_when() -> None:
     assert found[2].order - found[1].order == 2.0
 
 
+def test_a_name_given_twice_is_applied_twice() -> None:
+    found = resources.loads(entry() + "---\n" + SECOND + "---\n" + entry(hosts="[b.com]"), "f.yaml")
+    assert [(r.kind, r.order - found.resources[0].order) for r in found.resources] == [("ServiceEntry", 0.0), ("DestinationRule", 1.0)]
+    assert found.resources[0].spec.hosts == ["b.com"]
+    assert [str(p) for p in found.problems] == [
+        "f.yaml:16:1: warning: ServiceEntry/default/a: takes the place of the one at f.yaml:1:1, which has the same name"
+    ]
+
+
 def test_namespace_defaults_to_default_where_there_is_one() -> None:
     found = resources.loads(entry() + "---\napiVersion: v1\nkind: Namespace\nmetadata: {name: x}\n")
     assert [r.namespace for r in found.resources] == ["default", ""]

@@ -69,8 +69,11 @@ OPERAND = "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NU
         ("", f"1:1: Syntax error: mismatched input '<EOF>' expecting {OPERAND}\n | \n | ^"),
         ("a >=", f"1:5: Syntax error: mismatched input '<EOF>' expecting {OPERAND}\n | a >=\n | ....^"),
         ("a\n&& ", f"2:4: Syntax error: mismatched input '<EOF>' expecting {OPERAND}\n | && \n | ...^"),
+        ("a)", "1:2: Syntax error: extraneous input ')' expecting <EOF>\n | a)\n | .^"),
         ("(a", "1:3: Syntax error: missing ')' at '<EOF>'\n | (a\n | ..^"),
-        ("a # b", "1:3: Syntax error: token recognition error at: '#'\n | a # b\n | ..^"),
+        ("a + #b", "1:5: Syntax error: token recognition error at: '#'\n | a + #b\n | ....^"),
+        ("a = 400", "1:3: Syntax error: token recognition error at: '= '\n | a = 400\n | ..^\n"
+                    "ERROR: <input>:1:5: Syntax error: extraneous input '400' expecting <EOF>\n | a = 400\n | ....^"),
     ],
 )
 def test_cel(text: str, said: str | None) -> None:

@@ -362,6 +362,14 @@ def test_rejected_is_istios_verdict_and_snake_case_alone_is_no_reason() -> None:
     assert [p.message for p in validate(resources.loads(old % "a.com"))] == ["spec.tls[0].match[0].sniHosts: Required value"]
 
 
+def test_what_stands_beside_the_spec_is_unknown() -> None:
+    found = validate(resources.loads(HEAD + "  hosts: [a.com]\n  http: [{route: [{destination: {host: a}}]}]\nsepc: {}\n", "f.yaml"))
+    assert [(str(p.location), p.message, p.hint) for p in found] == [
+        ("f.yaml:7:1", "unknown fields [sepc]", 'did you mean "spec"?'),
+        ("f.yaml:7:1", 'unknown field "sepc" on VirtualService resource default/a', ""),
+    ]
+
+
 def test_what_is_not_simulated_is_no_mistake() -> None:
     found = validate(resources.loads("apiVersion: networking.istio.io/v1alpha3\nkind: EnvoyFilter\nmetadata: {name: a}\n"))
     assert [(p.severity, p.message) for p in found] == [("warning", "not simulated yet: EnvoyFilter")]

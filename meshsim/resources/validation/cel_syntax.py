@@ -1,6 +1,7 @@
 """Whether an expression is CEL, and what CEL's parser says when it is not (the grammar of the CEL language definition).
 
-How this works: a table of tokens and a recursive descent over them that builds nothing; the first token that does not fit is the error.
+How this works: a table of tokens and a recursive descent over them that builds nothing. What is no token is an error and passed over, as
+CEL's lexer does it; the first token that does not fit ends the matter.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ _TOKEN = re.compile(
     r"""|(?P<sign>==|!=|<=|>=|&&|\|\||[-\[\]{}().,!?:+*/%<>])""",
     re.VERBOSE | re.DOTALL,
 )
+_UNFINISHED = re.compile(r"""[=&|].?|['"][^\n]*\n?""", re.DOTALL)  # begins like a token, and the next character does not belong to it
 _OPERAND = (
     "{'[', '{', '(', '.', '-', '!', 'true', 'false', 'null', NUM_FLOAT, NUM_INT, NUM_UINT, STRING, BYTES, IDENTIFIER}"
 )
@@ -36,25 +38,34 @@ class _Wrong(Exception):
 
 
 def syntax_error(expression: str) -> str | None:
-    """The parser's error with the line and a mark below it, or None."""
+    """The parser's errors, each with the line and a mark below it, or None."""
+    wrong: list[_Wrong] = []
+    tokens = _tokens(expression, wrong)
     try:
-        tokens = _tokens(expression)
         _Parser(tokens).run()
-    except _Wrong as wrong:
-        before = expression[: wrong.at]
-        line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1)
-        text = expression.split("\n")[line - 1]
-        return f"ERROR: <input>:{line}:{column + 1}: {wrong.said}\n | {text}\n | {'.' * column}^"
-    return None
+    except _Wrong as error:
+        wrong.append(error)
+    wrong.sort(key=lambda error: error.at)
+    return "\n".join(_show(expression, error) for error in wrong) or None
 
 
-def _tokens(expression: str) -> list[tuple[str, str, int]]:
+def _show(expression: str, wrong: _Wrong) -> str:
+    before = expression[: wrong.at]
+    line, column = before.count("\n") + 1, len(before) - (before.rfind("\n") + 1)
+    text = expression.split("\n")[line - 1]
+    return f"ERROR: <input>:{line}:{column + 1}: {wrong.said}\n | {text}\n | {'.' * column}^"
+
+
+def _tokens(expression: str, wrong: list[_Wrong]) -> list[tuple[str, str, int]]:
     out, at = [], 0
     while at < len(expression):
         found = _TOKEN.match(expression, at)
         if found is None:
-            bad = expression[at : at + 2] if expression[at] in "=&|" else expression[at]
-            raise _Wrong(at, f"Syntax error: token recognition error at: '{bad}'")
+            bad = _UNFINISHED.match(expression, at) or expression[at]
+            text = bad if isinstance(bad, str) else bad[0]
+            wrong.append(_Wrong(at, f"Syntax error: token recognition error at: '{text}'"))
+            at += len(text)
+            continue
         if found.lastgroup != "space":
             out.append(("text" if found.lastgroup == "raw" else str(found.lastgroup), found[0], at))
         at = found.end()
@@ -68,8 +79,12 @@ class _Parser:
 
     def run(self) -> None:
         self._expression()
-        if self._token() != _END:
-            raise self._mismatch(_AFTER)
+        if self._token() == _END:
+            return
+        _, text, at = self._tokens[self._at]
+        if self._tokens[self._at + 1][1] == _END:
+            raise _Wrong(at, f"Syntax error: extraneous input '{text}' expecting {_END}")
+        raise self._mismatch(_AFTER)
 
     def _token(self) -> str:
         kind, text, _ = self._tokens[self._at]

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import Any as Json
 
 from meshsim.resources.decode import camel, nearest, spell
+from meshsim.resources.load import TOP_LEVEL
 from meshsim.resources.reader import Path
 from meshsim.resources.schema import Node
 from meshsim.resources.shape import Rule, Unevaluated
@@ -35,6 +36,10 @@ def check(raw: dict[str, Json], node: Node, required: bool, report: Report, *, s
     spec = renamed(raw["spec"], node) if snake else raw["spec"]
     for walk in (_types, _unknown, _rules):
         walk(spec, node, ("spec",), report)
+        if walk is _unknown:
+            for name in raw:
+                if name not in TOP_LEVEL:
+                    report.at(f"unknown fields [{name}]", (name,), nearest(name, TOP_LEVEL))
         if len(report.problems) > before:
             return False
     return True
