@@ -6,6 +6,7 @@ annotations mean), once per message, when somebody validates or asks for a schem
 
 from __future__ import annotations
 
+import sys
 import types
 from dataclasses import dataclass, field
 from functools import cache
@@ -106,7 +107,7 @@ def schema(kind: str) -> dict[str, Json]:
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": kind,
-        "description": of_kind(entry).doc,
+        "description": of_kind(entry).doc or (sys.modules[entry.message.__module__].__doc__ or "").split("\n")[0],
         "type": "object",
         "required": ["apiVersion", "kind", "metadata"],
         "properties": properties,
