@@ -24,6 +24,7 @@ import msgspec
 from meshsim.bench.histogram import Histogram
 
 STARTED = "started"
+ENDLESS = 1 << 62
 _CHUNK = 256 * 1024
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"content-length: "
@@ -34,7 +35,7 @@ class Load(msgspec.Struct, kw_only=True):
     """What to do to whom.
 
     path: the Unix socket to connect to, else `host` and `port`. opening: bytes that a connection begins with, such as a PROXY header.
-    request: the bytes of a request. answer: how many bytes an answer has, 0 for an HTTP/1.1 message with a content-length.
+    request: the bytes of a request. answer: how many bytes an answer has, 0 for an HTTP/1.1 message with a content-length, ENDLESS.
     mode: `closed`, or `open` at `rate` requests a second. fresh: a new connection for every request.
     """
 
@@ -80,17 +81,16 @@ class Refused(Exception):
 class _Connection:
     """One connection, and the request under way on it. `due` is when that request should have been sent, in nanoseconds."""
 
-    __slots__ = ("due", "head", "left", "received", "sock")
+    __slots__ = ("due", "head", "left", "sock")
 
     def __init__(self, sock: socket.socket):
-        self.sock, self.due, self.head, self.left, self.received = sock, 0, b"", -1, 0
+        self.sock, self.due, self.head, self.left = sock, 0, b"", -1
 
-    def take(self, buffer: memoryview, answer: int) -> bool:
-        """Read what there is; whether the answer is complete. Raises Refused."""
+    def take(self, buffer: memoryview, answer: int) -> int:
+        """Read what there is of the answer, which is complete when nothing is `left`; how many bytes. Raises Refused."""
         size = self.sock.recv_into(buffer)
         if not size:
             raise Refused("the connection was closed")
-        self.received += size
         if self.left < 0:
             if answer:
                 self.left = answer - size
@@ -98,7 +98,7 @@ class _Connection:
                 self._take_head(bytes(buffer[:size]))
         else:
             self.left -= size
-        return self.left == 0
+        return size
 
     def _take_head(self, data: bytes) -> None:
         self.head = data = self.head + data if self.head else data
@@ -232,7 +232,8 @@ class Client:
         """Take what a connection has to say; whether it may send again."""
         connection = self._connections[number]
         try:
-            if not connection.take(self._buffer, self.load.answer):
+            self._received += connection.take(self._buffer, self.load.answer)
+            if connection.left:
                 return False
         except BlockingIOError:
             return False
@@ -246,8 +247,6 @@ class Client:
                 raise Refused(f"more than 1000 errors, the first: {self._first_error}") from None
             return True
         self._latencies.append(time.perf_counter_ns() - connection.due)
-        self._received += connection.received
-        connection.received = 0
         connection.ready()
         if self.load.fresh:
             self._drop(connection)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from functools import partial
 from html import escape
 
 from meshsim.bench.report import MILLISECOND, Report, cost
@@ -43,7 +44,7 @@ def _legend(colours: dict[str, str]) -> Iterator[str]:
 def _bars(legs: list[Measured], colours: dict[str, str], top: int) -> tuple[list[str], int]:
     out = [_text(20, top, "CPU of all proxies per request, microseconds")]
     top += 16
-    costs = {(m.leg, e): m.median(e, cost) for m in legs for e in m.engines}
+    costs = {(m.leg, e): m.median(e, partial(cost, m)) for m in legs for e in m.engines}
     scale = (_WIDTH - _LEFT - 80) / max(costs.values(), default=1.0)
     for measured in legs:
         out.append(_text(_LEFT - 10, top + _BAR * len(measured.engines) / 2 + 4, measured.title[:38], "end"))

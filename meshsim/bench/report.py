@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 from collections.abc import Iterator
+from functools import partial
 from typing import Any as Json
 
 import msgspec
@@ -47,12 +48,14 @@ class Report(msgspec.Struct, kw_only=True):
         return "\n\n".join(parts)
 
 
-_LEG_HEAD = ("leg", "engine", "work", "CPU us", "p50 ms", "p90", "p99", "p99.9", "MiB", "client")
+_LEG_HEAD = ("leg", "engine", "work", "CPU", "p50 ms", "p90", "p99", "p99.9", "MiB", "client")
 _RATIO_HEAD = ("leg", "pair", "ratio", "smallest", "largest", "CPU ratio", "rounds")
 
 
-def cost(sample: Sample) -> float:
-    """Microseconds of CPU of all proxies per request."""
+def cost(measured: Measured, sample: Sample) -> float:
+    """CPU of all proxies: microseconds per request, or seconds per GiB where throughput counts."""
+    if measured.bulk:
+        return sample.proxies_cpu / sample.received * 2**30 if sample.received else 0.0
     return sample.proxies_cpu / sample.requests * 1e6 if sample.requests else 0.0
 
 
@@ -67,7 +70,7 @@ def _rows(measured: Measured) -> Iterator[tuple[str, ...]]:
             measured.leg,
             engine,
             _work(measured, engine),
-            "-" if engine == DIRECT else f"{measured.median(engine, cost):.0f}",
+            "-" if engine == DIRECT else _spent(measured, engine),
             *quantiles,
             f"{memory / 2**20:.0f}",
             f"{share:.0%}",
@@ -77,6 +80,11 @@ def _rows(measured: Measured) -> Iterator[tuple[str, ...]]:
 def _work(measured: Measured, engine: str) -> str:
     value = measured.median(engine, measured.work)
     return f"{value / 1e6:.0f} MB/s" if measured.bulk else f"{value:.0f}/s"
+
+
+def _spent(measured: Measured, engine: str) -> str:
+    value = measured.median(engine, partial(cost, measured))
+    return f"{value:.2f} s/GiB" if measured.bulk else f"{value:.0f} us"
 
 
 def _ratios(measured: Measured) -> Iterator[tuple[str, ...]]:
@@ -89,16 +97,18 @@ def _ratios(measured: Measured) -> Iterator[tuple[str, ...]]:
             yield measured.leg, pair, "-", "-", "-", "-", f"client and origin were full with {' and '.join(busy)}"
             continue
         ratios = measured.ratios(first, other)
-        spent = statistics.median(
-            cost(a) / cost(b) for a, b in zip(measured.samples(first), measured.samples(other), strict=True) if cost(b)
-        )
+        pairs = zip(measured.samples(first), measured.samples(other), strict=True)
+        costs = [cost(measured, b) / cost(measured, a) for a, b in pairs if cost(measured, a)]
+        if not ratios or not costs:
+            yield measured.leg, pair, "-", "-", "-", "-", "nothing was answered"
+            continue
         yield (
             measured.leg,
             pair,
             f"{statistics.median(ratios):.2f}x",
             f"{min(ratios):.2f}",
             f"{max(ratios):.2f}",
-            f"{1 / spent:.2f}x" if spent else "-",
+            f"{statistics.median(costs):.2f}x",
             str(len(ratios)),
         )
 
