@@ -15,10 +15,13 @@ from pathlib import Path
 
 PREFIX = "meshsim-"
 LOCK = "lock"
+BASE_VARIABLE = "MESHSIM_RUN"
 
 
 def base() -> Path:
-    """Where run folders are made: /tmp where it exists, since $TMPDIR is too long for sockets on macOS."""
+    """Where run folders are made: $MESHSIM_RUN, else /tmp where it exists, since $TMPDIR is too long for sockets on macOS."""
+    if BASE_VARIABLE in os.environ:
+        return Path(os.environ[BASE_VARIABLE])
     return Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
 
 

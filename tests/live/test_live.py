@@ -10,6 +10,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -21,7 +22,7 @@ from meshsim.members import Separate
 from meshsim.mesh import Mesh, UnknownPod
 from meshsim.pod import NameDoesNotResolve
 from meshsim.processes import environment
-from meshsim.processes.folder import PREFIX, base
+from meshsim.processes.folder import BASE_VARIABLE
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 PLAIN, MTLS = SCENARIOS / "egress-gateway-http", SCENARIOS / "egress-gateway-http-mtls"
@@ -166,9 +167,9 @@ asyncio.run(main())
 
 @pytest.mark.parametrize("delay", [0.3, 0.7, None])
 async def test_ctrl_c_at_any_moment_leaves_nothing(delay: float | None) -> None:
-    before = set(base().glob(PREFIX + "*"))
+    own = Path(tempfile.mkdtemp(prefix="msim-", dir="/tmp"))
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROGRAM, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment()
+        sys.executable, "-c", PROGRAM, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=environment() | {BASE_VARIABLE: str(own)}
     )
     assert process.stdout is not None
     if delay is None:
@@ -178,9 +179,10 @@ async def test_ctrl_c_at_any_moment_leaves_nothing(delay: float | None) -> None:
     process.send_signal(signal.SIGINT)
     await asyncio.wait_for(process.wait(), 15)
     async with asyncio.timeout(5):
-        while {p for p in base().glob(PREFIX + "*") if "golden" not in p.name} - before:
+        while list(own.iterdir()):
             await asyncio.sleep(0.02)
     await process.stdout.read()
+    own.rmdir()
 
 
 async def test_one_s_own_ca_signs_the_mesh(tmp_path: Path) -> None:
