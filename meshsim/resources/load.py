@@ -19,7 +19,7 @@ import yaml
 
 from meshsim.errors import ConfigError, Location, Problem
 from meshsim.resources import decode, kinds
-from meshsim.resources.reader import MAX_BYTES, Reader, Source, compose
+from meshsim.resources.reader import MAX_BYTES, Absurd, Reader, Source, compose
 from meshsim.resources.resource import ObjectMeta, Resource
 
 HEADERS = ("GoldenCase", "GoldenBase", "Walkthrough", "MeshTest")  # meshsim.dev documents that are no part of a mesh
@@ -119,7 +119,7 @@ def _read(text: str, name: str, out: Documents) -> None:
         mark = e.problem_mark or e.context_mark
         place = Location(name, mark.line + 1, mark.column + 1) if mark else Location(name, 1)
         out.problems.append(Problem("error", f"not YAML: {e.problem or e.context}", place))
-    except (yaml.YAMLError, RecursionError, ValueError) as e:
+    except (yaml.YAMLError, Absurd, UnicodeError, RecursionError) as e:
         said = (str(e) or type(e).__name__).splitlines()[0]
         out.problems.append(Problem("error", f"not YAML: {said}", Location(name, 1)))
 
@@ -148,7 +148,7 @@ def _document(node: yaml.Node | None, name: str, out: Documents, text: str | Non
     reader = Reader(name, out.problems)
     try:
         raw = reader.plain(node)
-    except ValueError as e:
+    except Absurd as e:
         reader.say(node, str(e))
         return
     if not isinstance(raw, dict):

@@ -37,6 +37,10 @@ _CANDIDATES = frozenset(_BASE.yaml_implicit_resolvers) | frozenset("yYnN")  # ty
 _SEEN: dict[str, str] = {}
 
 
+class Absurd(Exception):
+    """A document deeper or larger than anyone would write."""
+
+
 def _tag(value: str) -> str:
     """The tag of a plain scalar, as Kubernetes' parser sees it."""
     if value[:1] not in _CANDIDATES:
@@ -76,7 +80,7 @@ class _Loader(_BASE):  # type: ignore[misc]  # the base is chosen at run time
 
 
 def compose(text: str) -> Iterator[yaml.Node]:
-    """The documents of a text, one at a time. Raises yaml.YAMLError, and ValueError for a text that nests absurdly deep."""
+    """The documents of a text, one at a time. Raises yaml.YAMLError, and Absurd for a text that nests too deep."""
     if _may_nest_deep(text):
         _check_depth(text)
     loader = _Loader(text)
@@ -104,13 +108,13 @@ def _may_nest_deep(text: str) -> bool:
 
 
 def _check_depth(text: str) -> None:
-    """Raise ValueError when a text really nests too deep; the parser's events come without recursion."""
+    """Raise Absurd when a text really nests too deep; the parser's events come without recursion."""
     depth = 0
     for event in yaml.parse(text, Loader=_BASE):
         if isinstance(event, (yaml.SequenceStartEvent, yaml.MappingStartEvent)):
             depth += 1
             if depth >= _SAFE_DEPTH:
-                raise ValueError(f"nested deeper than {_SAFE_DEPTH} levels")
+                raise Absurd(f"nested deeper than {_SAFE_DEPTH} levels")
         elif isinstance(event, (yaml.SequenceEndEvent, yaml.MappingEndEvent)):
             depth -= 1
 
@@ -196,7 +200,7 @@ def _note_items(node: yaml.Node, path: Path, found: dict[Path, tuple[int, int]])
 
 
 class Reader:
-    """One document's nodes to plain values. Raises ValueError when it is deeper or larger than anyone would write."""
+    """One document's nodes to plain values. Raises Absurd."""
 
     def __init__(self, file: str, problems: list[Problem]):
         self._file, self._problems, self._count = file, problems, 0
@@ -210,9 +214,9 @@ class Reader:
             return scalar(node)
         self._count += len(node.value)
         if depth > MAX_DEPTH:
-            raise ValueError(f"nested deeper than {MAX_DEPTH} levels")
+            raise Absurd(f"nested deeper than {MAX_DEPTH} levels")
         if self._count > MAX_NODES:
-            raise ValueError(f"more than {MAX_NODES} values (aliases counted)")
+            raise Absurd(f"more than {MAX_NODES} values (aliases counted)")
         if node.__class__ is yaml.SequenceNode:
             return [self.plain(item, depth + 1) for item in node.value]
         out: dict[str, Json] = {}
