@@ -179,7 +179,7 @@ class Mesh:
         )
         identities = {name: Certificate(uris=(proxy.identity(domain),), ca="mesh") for name, proxy in named.items()}
         return Simulation(
-            {name: portable(self.config(proxy)) for name, proxy in named.items()},
+            self._placed,
             [replace(proxy, name=name) for name, proxy in named.items()],
             world,
             {name: Secrets(identities[name], proxy.namespace, self.secrets) for name, proxy in named.items()},
@@ -191,6 +191,11 @@ class Mesh:
         from meshsim.live import LiveMesh
 
         return LiveMesh(self, processes=processes, seed=seed, cacerts=cacerts, network=network)
+
+    @cached_property
+    def _placed(self) -> dict[str, xds.ProxyConfig]:
+        """What each simulated proxy runs by."""
+        return {_full_name(proxy): portable(self.config(proxy)) for proxy in self.proxies}
 
     @cached_property
     def _index(self) -> MeshIndex:

@@ -135,7 +135,9 @@ def _json_value(value: Json) -> Callable[[Entry], Json]:
     return _text(value, "-")
 
 
+@lru_cache(maxsize=64)
 def _text(text: str, empty: str) -> Callable[[Entry], str]:
+    """Cached: every listener of every proxy writes the one format of the mesh."""
     parts = _parse(text)
     template = "".join(part.replace("%", "%%") if isinstance(part, str) else "%s" for part in parts)
     operators = [part for part in parts if not isinstance(part, str)]
