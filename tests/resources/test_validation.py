@@ -177,6 +177,8 @@ VIRTUAL_SERVICE = [
     (vs({"corsPolicy": {"allowOrigins": [{}], "allowMethods": ["get"], "allowHeaders": ["a b"]}}),
      ["'' is not a valid match type for CORS allow origins", '"get" is not a supported HTTP method',
       "header name a b is not a valid header name"]),
+    (vs({"route": [{"destination": {"host": "a"}, "weight": 2**31}]}),
+     ["json: cannot unmarshal number 2147483648 into Go value of type int32"]),
     (vs(gateways=["ns/gw/x"]), ['invalid value for gateway name: "gw/x"']),
     (vs(gateways=["./gw"]), ['invalid value for namespace: "."']),
     (vs(gateways=["gw", "a_b/c"]), []),  # a bare name ends the look at the list

@@ -69,8 +69,10 @@ def rejected(resource: Resource[Json]) -> bool:
         return False
     report, raw, node = Report(resource.source, resource.id), resource.raw, of_kind(kind)
     surely_fits = resource.is_plain and "spec" in raw and structure.fits(node)(raw["spec"])
-    if not surely_fits and raw and not structure.check(raw, node, resource.kind in _SPEC_REQUIRED, report, snake=True):
-        return True
+    if not surely_fits and raw:
+        fits = structure.check(raw, node, resource.kind in _SPEC_REQUIRED, report, snake=True)
+        if not fits or convert(raw.get("spec"), kind.message, resource.source, resource.id)[1] is not None:
+            return True
     _webhook(resource.kind, resource.spec, resource.metadata, raw, report)
     return report.failed
 

@@ -63,6 +63,8 @@ def _fits(node: Node) -> Callable[[Json], bool] | None:
     if node.type == "object":
         return _object_fits(node)
     item = _fits(node.items) if node.items is not None else None
+    if node.type == "integer" and not limits:
+        return lambda value: value is not None and -(2**31) <= value < 2**31  # what Go's int32 takes
     if not limits and not rules and item is None:
         return None
     low, high = limits.get("minimum"), limits.get("maximum")
