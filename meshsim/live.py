@@ -25,11 +25,13 @@ from meshsim.identity import Authority
 from meshsim.members import InProcess, Member, Separate
 from meshsim.mesh import Mesh, PodPlace, UnknownPod
 from meshsim.network import directory
+from meshsim.network.admin_door import AdminDoor
 from meshsim.network.choice import LOOPBACK
 from meshsim.pod import LivePod
 from meshsim.processes import Process, python
 from meshsim.processes import world as world_process
 from meshsim.processes.folder import RunFolder
+from meshsim.processes.proxy import ADMIN
 from meshsim.processes.world import Application, Outside
 from meshsim.world import World
 from meshsim.world.certificates import Authorities
@@ -199,6 +201,10 @@ class LiveMesh:
         inside = self._network.pod(pod.address)
         live = LivePod(pod.app, pod.namespace, inside, self.roots, cluster.search_order(pod.namespace))
         await self._ground.open_pod(live)
+        if pod.address in self._members:
+            door = AdminDoor(self._network, pod.address, self._members[pod.address].home / ADMIN)
+            self._stack.push_async_callback(door.close)
+            await door.open()
         self._pods[pod.address] = live
 
     def _limit_patience(self) -> None:

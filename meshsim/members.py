@@ -102,6 +102,7 @@ class InProcess(Member):
         self._lines: list[str] = []
         self._running = Proxy(self.placed, self.network.pod(self.site.address), seed=self.seed, stdout=self._lines.append)
         await self._running.start()
+        await self._running.serve_admin(str(self.home / proxy_process.ADMIN))
 
     async def stop(self) -> None:
         if self._running is not None:

@@ -102,7 +102,7 @@ class LivePod:
         try:
             destination = Address.parse(f"[{host}]:{port}" if ":" in host else f"{host}:{port}")
         except ValueError:
-            addresses = await self.resolve(host)
+            addresses = ["127.0.0.1"] if host == "localhost" else await self.resolve(host)
             if not addresses:
                 raise NameDoesNotResolve(f"{host} does not resolve in {self.namespace}/{self.name}") from None
             destination = Address(addresses[0], port)

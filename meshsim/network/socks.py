@@ -108,7 +108,7 @@ class SocksServer:
             raise _Refused(_NOT_SUPPORTED)
         with contextlib.suppress(ValueError):
             return Address(str(ipaddress.ip_address(host)), port)
-        addresses = await self._resolve(host)
+        addresses = ["127.0.0.1"] if host == "localhost" else await self._resolve(host)  # the pod's own, as in its /etc/hosts
         if not addresses:
             raise _Refused(_NO_HOST)
         return Address(addresses[0], port)

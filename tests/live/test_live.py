@@ -78,6 +78,16 @@ async def test_what_does_not_exist_says_so() -> None:
         assert await live.pod("sleep").run("no-such-program-anywhere") == 127
 
 
+@pytest.mark.parametrize("processes", [False, True])
+async def test_a_proxy_s_admin_interface_is_on_its_pod_s_localhost(processes: bool) -> None:
+    async with meshsim.load(PLAIN).run(processes=processes) as live:
+        await live.pod("sleep").get(PAGE)
+        page = await live.pod("sleep").get("http://localhost:15000/stats?filter=upstream_cx_total")
+        assert f"cluster.{THROUGH_GATEWAY}.upstream_cx_total: 1" in page.text
+        assert page.text == await live.proxy("sleep").admin("/stats?filter=upstream_cx_total")
+        assert "upstream_cx_total" in (await live.pod(GATEWAY).get("http://localhost:15000/stats")).text
+
+
 @pytest.mark.skipif(not shutil.which("curl"), reason="needs curl")
 @pytest.mark.parametrize(
     ("url", "status"), [("http://edition.cnn.com/", 0), ("https://edition.cnn.com/", 0), ("http://nowhere.example/", 97)]
