@@ -10,7 +10,7 @@ from collections.abc import Awaitable, Callable
 
 from meshsim.processes import READY
 
-_OBJECTS = 50_000  # more of them than there were at the last look: time for another
+_OBJECTS = 10_000  # more of them than there were at the last look: time for another
 
 Handler = Callable[[str], Awaitable[None]]
 

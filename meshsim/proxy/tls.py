@@ -28,7 +28,7 @@ _VERSIONS = {
     "TLSv1_2": ssl.TLSVersion.TLSv1_2,
     "TLSv1_3": ssl.TLSVersion.TLSv1_3,
 }
-_READ = 256 * 1024
+_READ = 16 * 1024  # bytes a TLS record holds at most
 
 
 class NoSecret(Exception):
@@ -296,23 +296,31 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     # data
 
     def _deliver(self) -> None:
-        while not self._over and self.protocol is not None:
-            try:
-                data = self._tls.read(_READ)
-            except ssl.SSLWantReadError:
-                self._flush()
-                return
-            except ssl.SSLZeroReturnError:
-                data = b""
-            except ssl.SSLError as e:
-                self._flush()
-                self._broken(e)
-                return
-            if not data:
-                if not self._tell_eof():
-                    self.close()
-                return
-            self.protocol.data_received(data)
+        if self._over or self.protocol is None:
+            return
+        pieces: list[bytes] = []  # records are joined: what follows costs as much for one as for sixteen
+        ended, broken = False, None
+        try:
+            while piece := self._tls.read(_READ):
+                pieces.append(piece)
+            ended = True
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            ended = True
+        except ssl.SSLError as e:
+            broken = e.with_traceback(None)  # whose frame would refer to this one, and keep all of `pieces`
+        if pieces:
+            self.protocol.data_received(b"".join(pieces))
+        if self._over:
+            return
+        if ended:
+            if not self._tell_eof():
+                self.close()
+            return
+        self._flush()
+        if broken is not None:
+            self._broken(broken)
 
     def _tell_eof(self) -> bool:
         if self._eof_told or self.protocol is None:
