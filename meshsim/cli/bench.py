@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
@@ -126,18 +127,13 @@ async def _run(
         return await runs.run(chosen, names, rounds=rounds, seconds=seconds, rate=rate, figures=figures, profile=profile, progress=say)
 
 
-class _progress:
-    """A line on a terminal that says what is being measured; nothing elsewhere."""
-
-    def __enter__(self) -> Callable[[str], None]:
-        if not sys.stderr.isatty():
-            return lambda _: None
-        from rich.console import Console
-
-        self._status = Console(stderr=True).status("starting")
-        self._status.start()
-        return self._status.update
-
-    def __exit__(self, *_: object) -> None:
-        if sys.stderr.isatty():
-            self._status.stop()
+@contextlib.contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """A line on a terminal that says what is being measured, gone at the end; nothing elsewhere."""
+    if not sys.stderr.isatty():
+        yield lambda _: None
+        return
+    try:
+        yield lambda text: click.echo(f"\r\x1b[K{text}", nl=False, err=True)
+    finally:
+        click.echo("\r\x1b[K", nl=False, err=True)
