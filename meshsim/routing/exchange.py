@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from meshsim import hosts
-from meshsim.routing import cors, faults, hashing, headers, http2_fields, paths, rbac, replies, routes
+from meshsim.routing import cors, faults, hash_policies, headers, http2_fields, paths, rbac, replies, routes
 from meshsim.routing.clusters import DYNAMIC, Cluster, Host
 from meshsim.routing.entry import Entry
 from meshsim.routing.facts import Downstream
@@ -32,7 +32,7 @@ from meshsim.routing.retries import Reset, Retries, Verdict
 from meshsim.routing.routes import CompiledRoute
 from meshsim.routing.transport import Transport, transport
 from meshsim.xds.message import DataSource, seconds
-from meshsim.xds.route import ClusterWeight, HashPolicy, Route, RouteAction, RouteConfiguration, VirtualHost
+from meshsim.xds.route import ClusterWeight, Route, RouteAction, RouteConfiguration, VirtualHost
 
 if TYPE_CHECKING:
     from meshsim.routing.manager import Manager
@@ -387,7 +387,9 @@ class Exchange:
         if self.selected.retries is not None:
             self._retries = Retries(self.selected.retries, self._rng)
         self.timeout = self.selected.timeout
-        self._hash = self._hashed(action.hash_policy)
+        if action.hash_policy:
+            self._hash, cookies = hash_policies.hashed(action.hash_policy, self.request, self.downstream, self._rng)
+            self._response_extras += cookies
         return self._attempt()
 
     def _attempt(self) -> Step:
@@ -513,45 +515,6 @@ class Exchange:
             self.mirrors.append(
                 Mirror(cluster, Request(request.method, request.path, authority, request.scheme, copy, request.version, request.ends))
             )
-
-    def _hashed(self, policies: list[HashPolicy]) -> int | None:
-        """The hash that keeps requests of one kind on one host."""
-        found: int | None = None
-        for policy in policies:
-            value: int | None = None
-            if policy.header is not None:
-                values = self.request.values(policy.header.header_name.lower())
-                value = hashing.xxh64(",".join(values).encode("latin-1")) if values else None
-            elif policy.cookie is not None:
-                value = self._cookie_hash(policy)
-            elif policy.query_parameter is not None:
-                text = self.request.query.get(policy.query_parameter.name)
-                value = hashing.xxh64(text.encode("latin-1")) if text is not None else None
-            elif policy.connection_properties is not None and policy.connection_properties.source_ip:
-                value = hashing.xxh64(self.downstream.source.host.encode())
-            if value is not None:
-                found = hashing.combined(found, value)
-                if policy.terminal:
-                    break
-        return found
-
-    def _cookie_hash(self, policy: HashPolicy) -> int | None:
-        cookie = policy.cookie
-        assert cookie is not None
-        for line in self.request.values("cookie"):
-            for pair in line.split(";"):
-                name, _, value = pair.strip().partition("=")
-                if name == cookie.name:
-                    return hashing.xxh64(value.strip('"').encode("latin-1"))
-        if cookie.ttl is None:
-            return None
-        value = f"{self._rng.getrandbits(64):016x}"
-        text = f'{cookie.name}="{value}"'
-        age = int(seconds(cookie.ttl))
-        text += f"; Max-Age={age}" if age else ""
-        text += f"; Path={cookie.path}" if cookie.path else ""
-        self._response_extras.append(("set-cookie", text + "; HttpOnly"))
-        return hashing.xxh64(value.encode())
 
     # Response ------------------------------------------------------------------------------------------------------------------------
 
