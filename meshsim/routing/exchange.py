@@ -31,7 +31,7 @@ from meshsim.routing.replies import Local
 from meshsim.routing.retries import Reset, Retries, Verdict
 from meshsim.routing.routes import CompiledRoute
 from meshsim.routing.transport import Transport, transport
-from meshsim.xds.message import DataSource, seconds
+from meshsim.xds.message import DataSource
 from meshsim.xds.route import ClusterWeight, Route, RouteAction, RouteConfiguration, VirtualHost
 
 if TYPE_CHECKING:
