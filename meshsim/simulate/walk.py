@@ -24,15 +24,14 @@ from meshsim.routing.entry import Entry
 from meshsim.routing.exchange import Exchange
 from meshsim.routing.facts import H2C, HTTP11, RAW, TLS, Downstream, Endpoint, Peer
 from meshsim.routing.manager import Manager
-from meshsim.routing.message import Request, Response
+from meshsim.routing.message import Request
 from meshsim.routing.replies import BAD_REQUESTS
 from meshsim.routing.retries import Reset
 from meshsim.routing.runtime import Chain, ListenerRules, Runtime
-from meshsim.routing.transport import Transport
-from meshsim.simulate import contexts, describe
+from meshsim.simulate import contexts, conversation, describe
 from meshsim.simulate.call import Call
 from meshsim.simulate.conversation import Conversation, Got, Http, Raw, Tls
-from meshsim.simulate.handshake import Handshake, Offer, shake
+from meshsim.simulate.handshake import Handshake, shake
 from meshsim.simulate.servers import Server, Servers, Visit, not_tls
 from meshsim.simulate.trace import Hop, Leg, Trace
 from meshsim.simulate.world import Secrets, World
@@ -131,7 +130,7 @@ class Simulation:
         walk = _Walk(trace, explain)
         patience = CLIENT_PATIENCE if call.http or call.tls else FIRST_BYTE
         walk.deadlines.append(self.now + patience)
-        talk = _conversation(call)
+        talk = conversation.opened(call)
         limit = sys.getrecursionlimit()
         sys.setrecursionlimit(max(limit, _DEEP))
         try:
@@ -139,7 +138,7 @@ class Simulation:
             got = self._captured(node, destination, talk, walk) if node else self._to(own, destination, talk, walk)
         finally:
             sys.setrecursionlimit(limit)
-        trace.first = Leg(own, trace.address, _protocol(talk), inner=talk.offer.sni if isinstance(talk, Tls) else None)
+        trace.first = Leg(own, trace.address, conversation.protocol(talk), inner=talk.offer.sni if isinstance(talk, Tls) else None)
         trace.client = describe.client(call, got)
         return trace
 
@@ -203,7 +202,7 @@ class Simulation:
         if chain is None:
             entry = rules.no_chain(downstream, self.now)
             walk.trace.hops.append(describe.hop(node.proxy, entry, rules, None, reasons=why))
-            return _dropped(talk)
+            return conversation.dropped(talk)
         if chain.tls is None:
             return self._chain(node, rules, chain, downstream, talk, walk, why)
         return self._terminate(node, rules, chain, chain.tls, downstream, talk, walk, why)
@@ -266,7 +265,7 @@ class Simulation:
             if chain.tcp is not None and answer is not None:
                 self._abandoned(node, rules, chain, downstream, walk, words, why)
             if outcome is None:
-                return _dropped(talk) if isinstance(talk, Tls) else Got(error="eof", end="eof")
+                return conversation.dropped(talk) if isinstance(talk, Tls) else Got(error="eof", end="eof")
             return Got(handshake=outcome, inner=Got(error="eof") if outcome.late else None)
         assert isinstance(talk, Tls) and answer is not None
         downstream.secure, downstream.local_uris = True, answer.certificate.uris
@@ -316,7 +315,7 @@ class Simulation:
             if isinstance(step, tcp.Lookup):
                 step = session.looked_up(step, self._world.resolve(step.name))
             elif isinstance(step, tcp.Close):
-                got = _dropped(talk)
+                got = conversation.dropped(talk)
                 break
             else:
                 silent = isinstance(talk, Raw) and not talk.data
@@ -343,7 +342,7 @@ class Simulation:
         if step.tunnel is not None:
             return self._tunnelled(node, step, talk, walk)
         if step.transport.proxy_protocol:
-            talk = _with_proxy_header(talk, hop.entry.downstream, step.transport)
+            talk = conversation.with_proxy_header(talk, hop.entry.downstream, step.transport)
         offer = contexts.offer(step.transport, node.secrets) if step.transport.tls is not None else None
         if step.transport.tls is not None and offer is None:
             return Got(handshake=Handshake(False, client_words="TLS_error:Secret is not supplied by SDS"))
@@ -382,7 +381,9 @@ class Simulation:
             and (got.handshake is None or not got.handshake.ok)
             and not (got.handshake and got.handshake.late)
         ):
-            return Reset.CONNECT, got.handshake.client_words if got.handshake and got.handshake.client_words else _tls_failure(got)
+            return Reset.CONNECT, got.handshake.client_words if got.handshake and got.handshake.client_words else conversation.tls_failure(
+                got
+            )
         return None
 
     # HTTP
@@ -406,7 +407,7 @@ class Simulation:
             talk = Http(parsed)
         if isinstance(talk, Tls):
             return self._refused(node, rules, manager, chain, downstream, walk, Got(handshake=not_tls()))
-        request = _copied(talk.request)
+        request = conversation.copied(talk.request)
         request.version = "HTTP/2" if talk.http2 else "HTTP/1.1"
         too_large = sum(len(n) + len(v) for n, v in request.headers) > _LARGEST_HEAD
         this = Exchange(manager, downstream, request, self.now)
@@ -475,9 +476,9 @@ class Simulation:
         """One attempt upstream, and what it makes of the exchange."""
         self._mirror(node, this, walk)
         source, address = node.proxy.ip, step.host.address
-        ask: Conversation = Http(_copied(step.request), talk.body, step.http2)
+        ask: Conversation = Http(conversation.copied(step.request), talk.body, step.http2)
         if step.transport.proxy_protocol:
-            ask = _with_proxy_header(ask, this.downstream, step.transport)
+            ask = conversation.with_proxy_header(ask, this.downstream, step.transport)
         offer = None
         if step.transport.tls is not None:
             offer = contexts.offer(step.transport, node.secrets)
@@ -499,13 +500,13 @@ class Simulation:
         describe.agreed(hop.leg, got)
         if offer is not None and got.error not in ("refused", "unreachable"):
             if got.handshake is None or (not got.handshake.ok and not got.handshake.late):
-                words = got.handshake.client_words if got.handshake and got.handshake.client_words else _tls_failure(got)
+                words = conversation.tls_failure(got)
                 return this.failed(Reset.CONNECT, words, sent=False), b"", None
             if not got.handshake.ok:
                 return this.failed(Reset.TERMINATION), b"", None
             got = got.inner or Got(error="eof")
         if got.response is not None:
-            return this.responded(_as_received(got.response, step.http2)), got.body, got.echo
+            return this.responded(conversation.as_received(got.response, step.http2)), got.body, got.echo
         if got.error == "gave up" or got.error == "timeout":
             self._pass_until(min(walk.deadline, try_ends) if limited else walk.deadline)
             if limited and try_ends <= walk.deadline:
@@ -532,7 +533,7 @@ class Simulation:
             if host is None:
                 continue
             http2 = mirror.cluster.speaks_http2(mirror.request.version == "HTTP/2")
-            self._to(node.proxy.ip, host.address, Http(_copied(mirror.request), http2=http2), walk)
+            self._to(node.proxy.ip, host.address, Http(conversation.copied(mirror.request), http2=http2), walk)
 
     def _no_request(self, node: _Node, rules: ListenerRules, chain: Chain, downstream: Downstream, talk: Raw, walk: _Walk) -> Got:
         """Bytes that are no request: refused at once, or waited for while they may still become one."""
@@ -559,7 +560,7 @@ class Simulation:
         walk.trace.hops.append(describe.hop(node.proxy, entry, rules, chain))
         if got is not None:
             return got
-        return Got(data=_status_line(reply.response, reply.body), end="eof", error="not http")
+        return Got(data=conversation.bad_request(reply.response, reply.body), end="eof", error="not http")
 
     def _codec_entry(self, rules: ListenerRules, downstream: Downstream) -> Entry:
         entry = Entry(downstream, start=self.now, listener=rules.name, protocol="HTTP/1.1", end=self.now)
@@ -583,74 +584,9 @@ def _leads_inside(cluster: Cluster) -> bool:
     return cluster.name.startswith("inbound|") or cluster.name == "InboundPassthroughCluster"
 
 
-def _conversation(call: Call) -> Conversation:
-    inner: Conversation | None = None
-    if call.http is not None:
-        given = [(n, v) for n, v in call.http.headers]
-        authority = next((v for n, v in given if n.lower() == "host"), call.sni or call.host)
-        rest = [(n.lower(), v) for n, v in given if n.lower() != "host"]
-        others = [(n, v) for n, v in given if n.lower() != "host"]
-        spelled = "".join(f"{n}: {v}\r\n" for n, v in [("Host", authority), *others])
-        head = f"{call.http.method} {call.http.path} HTTP/1.1\r\n{spelled}\r\n".encode("latin-1")
-        upgrade = next((v.lower() for n, v in rest if n == "upgrade"), "")
-        scheme = "https" if call.tls else "http"
-        request = Request(call.http.method, call.http.path, authority, scheme, rest, ends=not call.http.body, upgrade=upgrade)
-        inner = Http(request, call.http.body, None if call.tls else False, head)
-    elif not call.tls or call.data:
-        inner = Raw(call.data)
-    if not call.tls:
-        assert inner is not None
-        return inner
-    return Tls(Offer(call.sni, call.alpn), inner)
-
-
-def _protocol(talk: Conversation) -> str:
-    if isinstance(talk, Http):
-        return "HTTP/2" if talk.http2 else "HTTP/1.1"
-    return "TCP"
-
-
-def _copied(request: Request) -> Request:
-    return replace(request, headers=list(request.headers))
-
-
-def _as_received(response: Response, http2: bool) -> Response:
-    return Response(response.status, list(response.headers), response.ends, "HTTP/2" if http2 else "HTTP/1.1")
-
-
 def _drop(source: str, destination: str, wall: Wall) -> str:
     return f"{source} to {destination}: {', '.join(wall.policies)}"
 
 
 def _is_address(text: str) -> bool:
     return text.replace(".", "").isdigit()
-
-
-def _dropped(talk: Conversation) -> Got:
-    """A connection that is closed without an answer: with bytes unread the kernel resets it, else it ends."""
-    word = "eof" if isinstance(talk, Raw) and not talk.data else "reset"
-    if isinstance(talk, Tls):
-        return Got(error=word, handshake=Handshake(False, client_words=tls_words.RESET, told=word))
-    return Got(error=word, end=word)
-
-
-def _tls_failure(got: Got) -> str:
-    """What a TLS client says where the other side answered, but not in TLS."""
-    return tls_words.NOT_TLS if got.data or got.response is not None else tls_words.RESET
-
-
-def _with_proxy_header(talk: Conversation, downstream: Downstream, way: Transport) -> Raw:
-    """The PROXY header goes before everything, TLS included, and turns what follows into bytes for a receiver that does not expect it."""
-    source, destination = downstream.source, downstream.destination
-    if way.proxy_protocol == "V1":
-        header = f"PROXY TCP4 {source.host} {destination.host} {source.port} {destination.port}\r\n".encode()
-    else:
-        packed = bytes(int(p) for p in f"{source.host}.{destination.host}".split("."))
-        header = b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c" + packed + source.port.to_bytes(2, "big") + destination.port.to_bytes(2, "big")
-    rest = talk.data if isinstance(talk, Raw) else talk.head() if isinstance(talk, Http) else b""
-    return Raw(header + rest)
-
-
-def _status_line(response: Response, body: bytes) -> bytes:
-    fields = "".join(f"{n}: {v}\r\n" for n, v in response.headers)
-    return f"HTTP/1.1 {response.status} Bad Request\r\n{fields}connection: close\r\n\r\n".encode() + body
