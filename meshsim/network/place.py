@@ -306,7 +306,7 @@ def _from_file(path: Path) -> ConfigSource:
 def _file(site: Site, kind: str, name: str) -> Path:
     stem = quote(name, safe="|:~@,=")
     if len(stem) > _MAX_FILE_NAME:
-        stem = f"{stem[:_MAX_FILE_NAME - 17]}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
+        stem = f"{stem[: _MAX_FILE_NAME - 17]}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
     return site.folder / kind / f"{stem}.json"
 
 
