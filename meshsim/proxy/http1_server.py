@@ -190,12 +190,12 @@ class Http1Server(asyncio.Protocol):
 
     def closed(self) -> None:
         self._stream = None
-        self._paused_for_body = False
+        was_paused, self._paused_for_body = self._paused_for_body, False
         if self._closing or self._request_open or self._raw:
             complete = not self._request_open and not self._parser.dead
             self._closing = True
             self._close(linger=not complete and not self._raw)
-        else:
+        elif self._events or was_paused:
             self._core.loop.call_soon(self._take)
 
     def _close(self, *, linger: bool = False) -> None:
