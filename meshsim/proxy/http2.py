@@ -40,6 +40,11 @@ _LAST_STREAM = 2**31 - 1
 _Codes = h2.errors.ErrorCodes
 
 
+_FRAME_HEADER = 9  # bytes: length, type, flags, stream (RFC 9113 4.1)
+_SETTINGS = 4
+_LONGEST_SETTINGS = 16_384
+
+
 class _Half:
     """One stream on a connection, as far as sending goes. `blocked` and `writable` tell its user about back-pressure."""
 
@@ -403,6 +408,18 @@ class Http2Client(_Endpoint):
         self._lost, self._most = lost, most
         self._streams: dict[int, _Outgoing] = {}
         self._taken = 0
+        self._greeting: bytes | None = b""
+
+    def data_received(self, data: bytes) -> None:
+        if self._greeting is not None:
+            data = self._greeting = self._greeting + data
+            if len(data) < _FRAME_HEADER:
+                return
+            self._greeting = None
+            if not _is_settings(data):
+                self._broken()
+                return
+        super().data_received(data)
 
     @property
     def usable(self) -> bool:
@@ -512,6 +529,11 @@ class Http2Client(_Endpoint):
         h2.events.WindowUpdated: _Endpoint._on_window,
         h2.events.RemoteSettingsChanged: _Endpoint._on_window,
     }
+
+
+def _is_settings(data: bytes) -> bool:
+    """Whether a peer's first frame is HTTP/2 (RFC 9113 3.4); other bytes would be waited for as a very long frame."""
+    return data[3] == _SETTINGS and int.from_bytes(data[:3], "big") <= _LONGEST_SETTINGS
 
 
 class _Outgoing(_Half):
