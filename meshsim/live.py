@@ -54,6 +54,7 @@ class LiveMesh:
         self._stack = AsyncExitStack()
         self._members: dict[str, Member] = {}
         self._pods: dict[str, LivePod] = {}
+        self._doors: dict[str, AdminDoor] = {}
         self._world: World | Process | None = None
 
     async def __aenter__(self) -> LiveMesh:
@@ -119,6 +120,10 @@ class LiveMesh:
         for member in self._members.values():
             await member.configure(compiled[member.site.address], mesh.secrets)
         await asyncio.gather(*(self._members[p.address].start() for p in fresh))
+        for address in self._pods.keys() - {p.address for p in mesh.pods}:
+            del self._pods[address]
+            if address in self._doors:
+                await self._doors.pop(address).close()
         for pod in mesh.pods:
             if pod.address not in self._pods:
                 await self._open_pod(pod)
@@ -205,6 +210,7 @@ class LiveMesh:
             door = AdminDoor(self._network, pod.address, self._members[pod.address].home / ADMIN)
             self._stack.push_async_callback(door.close)
             await door.open()
+            self._doors[pod.address] = door
         self._pods[pod.address] = live
 
     def _limit_patience(self) -> None:

@@ -83,7 +83,8 @@ class Node:
     def update(self, directory: Directory, *, udp: dict[str, str] | None = None, dns: str = "") -> None:
         """Make what the directory has and the kernel has not: pods, their capture rules, Service addresses, NetworkPolicies.
 
-        `dns` is where the cluster's DNS is asked.
+        `dns` is where the cluster's DNS is asked. A pod that went away leaves its namespace and wires behind: the next pod with its
+        address takes them over, and whoever has the namespace open still has the right one.
 
         Raises OSError with the kernel's or the tool's words.
         """
@@ -111,19 +112,16 @@ class Node:
                 if rules or address in self._captures:
                     namespaces.run("nft", "-f", "-", text=rules or "flush ruleset")
             self._captures[address] = captured
-        for address in self._pods.keys() - directory.pods.keys():
-            self._captures.pop(address, None)
-            self._pods.pop(address).close()
         if directory.services != self._services or (udp or {}) != self._udp:
             namespaces.run("nft", "-f", "-", text=netfilter.services(directory.services, udp or {}))
             self._services, self._udp = dict(directory.services), dict(udp or {})
         if directory.walls != self._walls:
             namespaces.run("nft", "-f", "-", text=netfilter.walls(directory.walls, dns) or netfilter.NO_WALLS)
             self._walls = directory.walls
-        self._write()
+        self._write(directory)
 
-    def _write(self) -> None:
-        places = Places(self._home.path, self._world.path, {a: n.path for a, n in self._pods.items()})
+    def _write(self, directory: Directory) -> None:
+        places = Places(self._home.path, self._world.path, {a: n.path for a, n in self._pods.items() if a in directory.pods})
         temporary = self._folder / f".{FILE}"
         temporary.write_bytes(msgspec.json.encode(places))
         temporary.replace(self._folder / FILE)

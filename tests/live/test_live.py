@@ -146,6 +146,19 @@ async def test_no_request_is_lost_over_changes(tmp_path: Path) -> None:
         assert clusters == {THROUGH_GATEWAY, "outbound|80||edition.cnn.com"}
 
 
+async def test_a_pod_that_goes_and_comes_back() -> None:
+    whole = meshsim.load(PLAIN)
+    without = whole.changed([r for r in whole.resources if not (r.kind in ("Deployment", "Pod") and r.name.startswith("sleep"))])
+    async with whole.run() as live:
+        assert (await live.pod("sleep").get(PAGE)).status == 301
+        await live.apply(without)
+        with pytest.raises(UnknownPod):
+            live.pod("sleep")
+        await live.apply(whole)
+        assert (await live.pod("sleep").get(PAGE)).status == 301
+        assert "upstream_cx_total" in (await live.pod("sleep").get("http://localhost:15000/stats")).text
+
+
 async def test_certificates_are_renewed_without_losing_a_request() -> None:
     async with meshsim.load(MTLS).run() as live:
         assert (await live.pod("sleep").get(PAGE)).status == 301
