@@ -164,6 +164,7 @@ class Engine(ABC):
     def __init__(self, name: str, stage: Stage):
         self.name, self.stage = name, stage
         self.folder = stage.folder / name
+        self.flat = stage.flat.another()
         self._sites: dict[str, Site] = {}
 
     def place(self) -> None:
@@ -171,7 +172,7 @@ class Engine(ABC):
         for pod in self._pods():
             site = self._site(pod)
             config: xds.ProxyConfig = place.place(self.stage.mesh.config(pod.proxy), site)  # type: ignore[arg-type]  # _pods has those with a proxy
-            self.stage.flat.rehouse(config)
+            self.flat.rehouse(config)
             place.write(config, site)
             self._sites[pod.address] = site
 
@@ -218,7 +219,7 @@ class AsyncioEngine(Engine):
     async def start(self) -> None:
         self.place()
         for address, site in self._sites.items():
-            settings = msgspec.structs.replace(self._settings, address=self.stage.flat.host(address))
+            settings = msgspec.structs.replace(self._settings, address=self.flat.host(address))
             (site.folder / member.FILE).write_bytes(msgspec.json.encode(settings))
             command = python("meshsim.bench.member", str(site.folder))
             self._processes.append(Process(f"{self.name} {address}", command, site.folder, prepare=pinned(cores()[0])))
@@ -244,7 +245,7 @@ class EnvoyEngine(Engine):
     async def start(self) -> None:
         self.place()
         for address, site in self._sites.items():
-            flat = Site(site.folder, self.stage.flat.host(address), site.secrets, site.is_gateway)
+            flat = Site(site.folder, self.flat.host(address), site.secrets, site.is_gateway)
             self._processes.append(EnvoyProcess(flat, self.name, "default", enter=pinned(cores()[0])))
         await asyncio.gather(*(p.start() for p in self._processes))
 

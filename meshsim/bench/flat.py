@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import itertools
 import os
 import socket
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +24,7 @@ from meshsim.xds.message import SocketAddress
 _RAISED = 20000  # added to privileged ports
 _PRIVILEGED = 1024
 _BACKLOG = 1024
+_MADE = itertools.count()
 _BIND_NO_PORT = 24  # IP_BIND_ADDRESS_NO_PORT, which Python does not name
 _NAMED = ("STRICT_DNS", "LOGICAL_DNS")
 
@@ -36,8 +38,15 @@ class Flat:
 
     def __init__(self, names: Mapping[str, Sequence[str]], services: Mapping[str, Sequence[str]]):
         self._names, self._services = names, services
-        self._base = int(ipaddress.IPv4Address("127.0.0.0")) + (1 + os.getpid() % 65000) * 256
+        self._base = int(ipaddress.IPv4Address("127.0.0.0")) + (1 + (os.getpid() * 8 + next(_MADE)) % 65000) * 256
         self._given: dict[str, str] = {}
+
+    def another(self) -> Flat:
+        """One that knows every address given out so far, and gives others of its own: two engines' pods must not meet."""
+        made = Flat(self._names, self._services)
+        made._given.update(self._given)
+        made._base += len(self._given)
+        return made
 
     def host(self, address: str) -> str:
         """This machine's address for a mesh address."""

@@ -41,14 +41,13 @@ class Report(msgspec.Struct, kw_only=True):
             pairs = [row for m in self.measured for row in _ratios(m)]
             if pairs:
                 parts.append(_table(_RATIO_HEAD, pairs))
-            errors = [_errors(m) for m in self.measured]
-            parts += [line for lines in errors for line in lines]
+            parts += [line for m in self.measured for line in (*_errors(m), *_disturbances(m))]
         if self.figures:
             parts.append(_table(("figure", "value", "unit", "note"), [(f.name, f"{f.value:.3g}", f.unit, f.note) for f in self.figures]))
         return "\n\n".join(parts)
 
 
-_LEG_HEAD = ("leg", "engine", "work", "CPU", "p50 ms", "p90", "p99", "p99.9", "MiB", "client")
+_LEG_HEAD = ("leg", "engine", "work", "CPU", "p50 ms", "p90", "p99", "p99.9", "MiB", "proxies", "client")
 _RATIO_HEAD = ("leg", "pair", "ratio", "smallest", "largest", "CPU ratio", "rounds")
 
 
@@ -73,6 +72,7 @@ def _rows(measured: Measured) -> Iterator[tuple[str, ...]]:
             "-" if engine == DIRECT else _spent(measured, engine),
             *quantiles,
             f"{memory / 2**20:.0f}",
+            "-" if engine == DIRECT else f"{measured.median(engine, lambda s: s.proxies_share):.0%}",
             f"{share:.0%}",
         )
 
@@ -122,6 +122,16 @@ def _errors(measured: Measured) -> Iterator[str]:
             yield f"{measured.leg} on {engine}: {count} errors, the first: {first}"
         if late:
             yield f"{measured.leg} on {engine}: {late} requests were due and never sent: the rate is more than it can do"
+
+
+def _disturbances(measured: Measured) -> Iterator[str]:
+    """Rates that say how busy the machine was with something else."""
+    if measured.rate or measured.connections == 1:
+        return
+    for engine in measured.engines:
+        if engine != DIRECT and measured.is_disturbed(engine):
+            share = measured.median(engine, lambda s: s.proxies_share)
+            yield f"{measured.leg} on {engine}: other programs had the core, the proxies {share:.0%} of it; compare CPU, not rates"
 
 
 def _table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:

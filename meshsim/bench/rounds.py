@@ -21,6 +21,7 @@ from meshsim.errors import MeshsimError
 from meshsim.processes import python
 
 FULL = 0.9  # of the core of client and origin
+ALONE = 0.7  # of the core of the proxies, which a closed load keeps busy where nobody else wants it
 DIRECT = "direct"
 LIMIT = 60.0  # seconds beyond its own time that a load may take
 Progress = Callable[[str], None]
@@ -57,13 +58,20 @@ class Sample(msgspec.Struct, kw_only=True):
         """How much of their core client and origin used."""
         return (self.cpu["client"] + self.cpu["origin"]) / self.elapsed
 
+    @property
+    def proxies_share(self) -> float:
+        """How much of their core the proxies got."""
+        return self.proxies_cpu / self.elapsed
+
 
 class Measured(msgspec.Struct, kw_only=True):
-    """One leg on some engines. Each list of `rounds` holds a sample of every engine."""
+    """One leg on some engines. Each list of `rounds` holds a sample of every engine. rate: of an open load, else 0."""
 
     leg: str
     title: str
     bulk: bool = False
+    rate: float = 0.0
+    connections: int = 0
     rounds: list[list[Sample]] = []
 
     @property
@@ -94,12 +102,16 @@ class Measured(msgspec.Struct, kw_only=True):
     def is_client_bound(self, engine: str) -> bool:
         return self.median(engine, lambda s: s.client_share) > FULL
 
+    def is_disturbed(self, engine: str) -> bool:
+        """Whether neither side had its core to itself, though the proxies had always something to do: other programs were measured too."""
+        return self.median(engine, lambda s: s.proxies_share) < ALONE and not self.is_client_bound(engine)
+
 
 async def measure(
     leg: Leg, names: Sequence[str], *, rounds: int, seconds: float, rate: float = 0.0, progress: Progress = lambda _: None
 ) -> Measured:
     """Run a leg on each engine in turn, `rounds` times. rate: an open load of that many requests a second, else a closed one."""
-    measured = Measured(leg=leg.name, title=leg.title, bulk=leg.bulk)
+    measured = Measured(leg=leg.name, title=leg.title, bulk=leg.bulk, rate=rate, connections=leg.connections)
     async with Stage(leg) as stage:
         if leg.only_direct:
             for number in range(rounds):

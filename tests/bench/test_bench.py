@@ -164,6 +164,8 @@ def test_flat_addresses() -> None:
     named, number = flat.place("a.example", 443)
     assert named == flat.host("203.0.113.9") and named.startswith("127.") and number == 20443
     assert flat.place("10.96.0.1", 80) == (flat.host("10.244.0.20"), 8080)
+    other = flat.another()
+    assert other.host("203.0.113.9") == named and other.host("10.244.9.9") != flat.host("10.244.9.9")
     with pytest.raises(Unreachable, match="nothing is known"):
         flat.place("b.example", 80)
 
@@ -187,6 +189,18 @@ async def test_a_leg_answers(name: str) -> None:
         finally:
             await asyncio.gather(engine.stop())
     assert result.requests > 0 and not result.first_error
+
+
+@pytest.mark.envoy
+@pytest.mark.slow
+async def test_each_engine_has_hops_of_its_own() -> None:
+    try:
+        envoy.binary()
+    except envoy.EnvoyUnavailable as e:
+        pytest.skip(str(e))
+    measured = await rounds.measure(leg("gateway"), [engines.ASYNCIO, engines.ENVOY], rounds=1, seconds=0.2)
+    for made in measured.rounds[0]:
+        assert made.cpu["proxy 1"] > made.cpu["proxy 0"] / 5, f"the gateway of {made.engine} had next to nothing to do: {made.cpu}"
 
 
 @pytest.mark.envoy
