@@ -25,7 +25,19 @@ COMMANDS = {
     "audit": "try every way out of a pod, and say what stops it",
     "certs": "show a pod's certificate",
     "schema": "print the JSON Schema of a kind",
+    "up": "start a mesh that stays, and is spoken to as with kubectl",
+    "ls": "list the running meshes",
+    "down": "end a running mesh",
+    "apply": "put resources into the running mesh",
+    "get": "show resources of the running mesh",
+    "delete": "take resources out of the running mesh",
+    "create": "make a namespace in the running mesh",
+    "label": "set or remove labels in the running mesh",
+    "logs": "show access logs of the running mesh",
+    "exec": "run a command in a pod of the running mesh",
 }
+RUNNING = ("up", "ls", "down", "apply", "get", "delete", "create", "label", "logs", "exec")
+"""The commands of one module: they speak to a running mesh."""
 USER_MISTAKE = 2
 
 
@@ -73,6 +85,9 @@ def _group() -> click.Group:
         def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
             if cmd_name not in COMMANDS:
                 return None
+            if cmd_name in RUNNING:
+                found: click.Command = importlib.import_module("meshsim.cli.kube").commands[cmd_name]
+                return found
             command: click.Command = importlib.import_module(f"meshsim.cli.{cmd_name}").command
             return command
 

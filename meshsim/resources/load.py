@@ -86,7 +86,7 @@ def load(*sources: str | Path, stdin: str | None = None) -> Documents:
     Raises ConfigError for a source that cannot be read; everything else is in the result's `problems`.
     """
     out = Documents()
-    for name, text in _texts(sources, stdin):
+    for name, text in texts(sources, stdin):
         read(text, name, out)
     return out
 
@@ -124,7 +124,8 @@ def _read(text: str, name: str, out: Documents) -> None:
         out.problems.append(Problem("error", f"not YAML: {said}", Location(name, 1)))
 
 
-def _texts(sources: Iterable[str | Path], stdin: str | None) -> Iterator[tuple[str, str]]:
+def texts(sources: Iterable[str | Path], stdin: str | None) -> Iterator[tuple[str, str]]:
+    """The name and text of each file that `load` would read."""
     for source in sources:
         if str(source) == "-":
             yield "<stdin>", sys.stdin.read() if stdin is None else stdin
