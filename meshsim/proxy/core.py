@@ -13,6 +13,7 @@ from meshsim.proxy.pool import Pools
 from meshsim.proxy.stats import Stats
 from meshsim.proxy.tls import Contexts
 from meshsim.routing.access_log import Logger
+from meshsim.routing.clusters import stat_name
 from meshsim.routing.entry import Entry
 from meshsim.routing.exchange import Exchange, Mirror
 from meshsim.routing.manager import Manager
@@ -93,7 +94,7 @@ class Core:
         else:
             meter.inc("downstream_rq_completed")
         if entry.cluster and entry.code:
-            self.stats.meter(f"cluster.{entry.alt_cluster or entry.cluster}.").response("upstream", entry.code)
+            self.stats.meter(f"cluster.{stat_name(entry.cluster, entry.alt_cluster)}.").response("upstream", entry.code)
 
     async def resolve(self, name: str) -> list[str]:
         return await self.pod.resolve(name)

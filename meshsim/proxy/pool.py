@@ -84,7 +84,7 @@ class Pools:
     def request(self, attempt: Attempt, downstream: Downstream, stream: Asker) -> Waiting | None:
         """A connection for an attempt: `stream.ready` or `stream.not_ready` follows, maybe at once. The result is for `forget`."""
         limits = attempt.cluster.limits
-        meter = self._core.stats.meter(f"cluster.{attempt.cluster.name}.")
+        meter = self._core.stats.meter(f"cluster.{attempt.cluster.stat_name}.")
         if limits.requests >= limits.max_requests:
             meter.inc("upstream_rq_active_overflow")
             stream.not_ready(Reset.OVERFLOW)
@@ -137,7 +137,7 @@ class Pools:
         self, cluster: Cluster, host: Host, way: Transport, downstream: Downstream
     ) -> tuple[Opened, str]:
         """A new connection to a host, TLS included; and the address it has on our side. Raises ConnectFailed."""
-        prefix = f"cluster.{cluster.name}."
+        prefix = f"cluster.{cluster.stat_name}."
         stats = self._core.stats
         stats.inc(prefix + "upstream_cx_total")
         try:
@@ -209,7 +209,7 @@ class Pools:
         if pool.connecting >= (1 if first.attempt.http2 else len(pool.waiting)):
             return
         if limits.connections >= limits.max_connections and pool.open + pool.connecting:
-            self._core.stats.inc(f"cluster.{pool.cluster.name}.upstream_cx_overflow")
+            self._core.stats.inc(f"cluster.{pool.cluster.stat_name}.upstream_cx_overflow")
             return
         pool.connecting += 1
         limits.connections += 1
@@ -225,13 +225,13 @@ class Pools:
             for _ in range(len(pool.waiting) if attempt.http2 else min(1, len(pool.waiting))):
                 waiting = self._next(pool)
                 if not waiting.cancelled:
-                    self._core.stats.inc(f"cluster.{cluster.name}.upstream_rq_pending_failure_eject")
+                    self._core.stats.inc(f"cluster.{cluster.stat_name}.upstream_rq_pending_failure_eject")
                     waiting.stream.not_ready(e.reset, e.reason)
             self._grow(pool)
             return
         pool.connecting -= 1
         pool.open += 1
-        self._core.stats.inc(f"cluster.{cluster.name}.upstream_cx_http{2 if attempt.http2 else 1}_total")
+        self._core.stats.inc(f"cluster.{cluster.stat_name}.upstream_cx_http{2 if attempt.http2 else 1}_total")
         if attempt.http2:
             self._serve_http2(pool, opened, local)
         else:
@@ -246,7 +246,7 @@ class Pools:
         """A connection is gone."""
         pool.open -= 1
         pool.cluster.limits.connections -= 1
-        self._core.stats.inc(f"cluster.{pool.cluster.name}.upstream_cx_destroy")
+        self._core.stats.inc(f"cluster.{pool.cluster.stat_name}.upstream_cx_destroy")
         self._all.discard(client)
         if client in pool.free:
             pool.free.remove(client)
@@ -271,7 +271,7 @@ class Pools:
         while pool.waiting and client.usable:
             waiting = self._next(pool)
             if not waiting.cancelled:
-                self._core.stats.inc(f"cluster.{pool.cluster.name}.upstream_rq_total")
+                self._core.stats.inc(f"cluster.{pool.cluster.stat_name}.upstream_rq_total")
                 client.take(waiting.stream)
                 waiting.stream.ready(client)
                 return
@@ -290,7 +290,7 @@ class Pools:
                 break
             waiting = self._next(pool)
             if not waiting.cancelled:
-                self._core.stats.inc(f"cluster.{pool.cluster.name}.upstream_rq_total")
+                self._core.stats.inc(f"cluster.{pool.cluster.stat_name}.upstream_rq_total")
                 waiting.stream.ready(client.take(waiting.stream))
         if pool.drained:
             client.leave()
@@ -303,7 +303,7 @@ class Pools:
         since = client.free_since
         left = pool.idle_timeout if since is None else since + pool.idle_timeout - self._core.loop.time()
         if left <= 0:
-            self._core.stats.inc(f"cluster.{pool.cluster.name}.upstream_cx_idle_timeout")
+            self._core.stats.inc(f"cluster.{pool.cluster.stat_name}.upstream_cx_idle_timeout")
             client.close()
         else:
             client.idle_timer = self._core.loop.call_later(max(left, 0.001), self._watch_idle, pool, client)

@@ -7,6 +7,7 @@ import contextlib
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 
 from meshsim import xds
 from meshsim.network.base import Address, Listening, Pod
@@ -14,6 +15,7 @@ from meshsim.proxy.admin import Admin, AdminServer
 from meshsim.proxy.core import Core
 from meshsim.proxy.listener import acceptor
 from meshsim.proxy.names import Names
+from meshsim.routing.clusters import Cluster
 from meshsim.routing.entry import Entry
 from meshsim.routing.runtime import ListenerRules, Runtime
 
@@ -118,6 +120,23 @@ class Proxy:
         self.core.tls.update({secret.name: secret for secret in config.secrets})
         self.runtime.update(config)
         self.core.pools.retain(self.runtime.clusters.values())
+        self._register_gauges()
+
+    def _register_gauges(self) -> None:
+        """What goes up and down, under Envoy's names."""
+        stats, runtime = self.core.stats, self.runtime
+        stats.forget_gauges("")
+        stats.gauge("server.live", lambda: int(not self.draining))
+        stats.gauge("server.uptime", lambda: int(time.time() - self._admin.started))
+        stats.gauge("listener_manager.total_listeners_active", lambda: len(runtime.listeners))
+        stats.gauge("cluster_manager.active_clusters", lambda: len(runtime.clusters))
+        for cluster in runtime.clusters.values():
+            prefix, limits = f"cluster.{cluster.stat_name}.", cluster.limits
+            stats.gauge(prefix + "upstream_cx_active", partial(getattr, limits, "connections"))
+            stats.gauge(prefix + "upstream_rq_active", partial(getattr, limits, "requests"))
+            stats.gauge(prefix + "upstream_rq_pending_active", partial(getattr, limits, "pending"))
+            stats.gauge(prefix + "membership_total", partial(_count, cluster, healthy=False))
+            stats.gauge(prefix + "membership_healthy", partial(_count, cluster, healthy=True))
 
     async def _listen(self) -> None:
         """Listen where the configuration says, and nowhere else; a place that stays keeps its socket."""
@@ -142,3 +161,7 @@ class Proxy:
         for _, listening in self._listening.values():
             listening.close()
         self._listening.clear()
+
+
+def _count(cluster: Cluster, *, healthy: bool) -> int:
+    return sum(cluster.usable(host) for host in cluster.hosts) if healthy else len(cluster.hosts)

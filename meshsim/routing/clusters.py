@@ -69,11 +69,17 @@ class Limits:
     retries: int = 0
 
 
+def stat_name(name: str, alternative: str) -> str:
+    """A cluster's name in statistics. Istio ends alternative names with a semicolon, to find their end again; people search without it."""
+    return (alternative or name).removesuffix(";")
+
+
 class Cluster:
     """A cluster at work. `rng` makes its choices, `clock` dates its ejections."""
 
     def __init__(self, config: Config, assignment: ClusterLoadAssignment | None, rng: random.Random, clock: Callable[[], float]):
         self.config, self.name, self._rng, self._clock = config, config.name, rng, clock
+        self.stat_name = stat_name(config.name, config.alt_stat_name)
         self.type = DYNAMIC if config.cluster_type is not None else config.type or "STATIC"
         self.hosts: list[Host] = []
         self.options = next(iter(config.typed_extension_protocol_options.values()), None)

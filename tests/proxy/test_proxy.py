@@ -66,6 +66,7 @@ PAGES = [
     ("/listeners", "in::10.0.0.1:8080\n"),
     ("/stats?filter=downstream_rq", "downstream_rq_2xx: 1\n"),
     ("/stats?filter=upstream_rq_200", "cluster.up.upstream_rq_200: 1\n"),
+    ("/stats?type=Gauges", "cluster.up.membership_healthy: 1\n"),
     ("/stats/prometheus", 'envoy_cluster_upstream_rq_xx{envoy_response_code_class="2",envoy_cluster_name="up"} 1\n'),
     ("/clusters", "up::10.9.9.9:80::health_flags::healthy\n"),
     ("/config_dump?name_regex=^up$", '"name": "up"'),
