@@ -26,7 +26,7 @@ class Report(msgspec.Struct, kw_only=True):
 
     def encode(self) -> bytes:
         """As JSON."""
-        return msgspec.json.format(msgspec.json.encode(self), indent=1)
+        return msgspec.json.encode(self)
 
     @classmethod
     def decode(cls, data: bytes) -> Report:
@@ -41,7 +41,8 @@ class Report(msgspec.Struct, kw_only=True):
             pairs = [row for m in self.measured for row in _ratios(m)]
             if pairs:
                 parts.append(_table(_RATIO_HEAD, pairs))
-            parts += [line for m in self.measured for line in (*_errors(m), *_disturbances(m))]
+            said = [line for m in self.measured for line in (*_errors(m), *_disturbances(m))]
+            parts += ["\n".join(said)] if said else []
         if self.figures:
             parts.append(_table(("figure", "value", "unit", "note"), [(f.name, f"{f.value:.3g}", f.unit, f.note) for f in self.figures]))
         return "\n\n".join(parts)
