@@ -221,7 +221,7 @@ class Commands:
         elif asked.pod:
             members = [self._live.proxy(_full(self._place(asked.pod, asked.namespace)))]
         else:
-            said = "error: expected 'logs (POD | TYPE/NAME) [CONTAINER_NAME]'.\nPOD or TYPE/NAME is a required argument for the logs command"
+            said = "error: POD or TYPE/NAME is a required argument for the logs command"
             raise MeshsimError(said)
         tail = asked.tail if asked.tail is not None else TAIL_OF_MANY if asked.selector else -1
         seen: dict[str, int] = {}
