@@ -13,6 +13,7 @@ from typing import Any as Json
 
 from meshsim import xds
 from meshsim.control import gateways
+from meshsim.control.authorization import refuse_tokens
 from meshsim.control.clusters import clusters
 from meshsim.control.gateway_listeners import gateway_listeners
 from meshsim.control.gateway_routes import gateway_routes
@@ -39,6 +40,7 @@ def compile(mesh: MeshIndex, proxy: Proxy) -> xds.ProxyConfig:
 
 
 def _compile(view: View) -> xds.ProxyConfig:
+    refuse_tokens(view.index.of("RequestAuthentication"), view.namespace, dict(view.proxy.labels), view.index.root)
     made, assignments = clusters(view)
     if view.proxy.is_sidecar:
         outbound = SidecarListeners(view)

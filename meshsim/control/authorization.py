@@ -16,6 +16,7 @@ from meshsim.control.authorization_rules import Scope, Unmatchable
 from meshsim.control.trust_domains import TrustDomains
 from meshsim.errors import NotSimulated
 from meshsim.resources.authorization_policy import AuthorizationPolicySpec
+from meshsim.resources.request_authentication import RequestAuthenticationSpec
 from meshsim.resources.resource import Resource
 from meshsim.xds.http_connection_manager import HttpFilter
 from meshsim.xds.listener import NetworkFilter
@@ -118,7 +119,16 @@ class Authorization:
         return Rules(action, dict(sorted(found.items())))
 
 
-def _selects(spec: AuthorizationPolicySpec, labels: dict[str, str]) -> bool:
+def refuse_tokens(
+    policies: Iterable[Resource[RequestAuthenticationSpec]], namespace: str, labels: dict[str, str], root_namespace: str
+) -> None:
+    """Raises NotSimulated where a proxy would have to check JSON Web Tokens."""
+    for policy in policies:
+        if policy.namespace in (namespace, root_namespace) and policy.spec.jwt_rules and _selects(policy.spec, labels):
+            raise NotSimulated(f"RequestAuthentication {policy.namespace}/{policy.name}: checking tokens", policy.location)
+
+
+def _selects(spec: AuthorizationPolicySpec | RequestAuthenticationSpec, labels: dict[str, str]) -> bool:
     if spec.target_refs or spec.target_ref:
         return False
     selector = spec.selector.match_labels if spec.selector else {}

@@ -6,8 +6,10 @@ from typing import Any as Json
 
 import pytest
 
+from meshsim.control.authorization import refuse_tokens
 from meshsim.control.trust_domains import TrustDomains
 from meshsim.errors import NotSimulated
+from meshsim.resources import loads
 from tests.control.helpers import CLIENT, compiled, document, plain
 
 GATEWAY = document("Gateway", {"selector": {"istio": "egressgateway"}, "servers": [
@@ -216,3 +218,17 @@ def test_sidecars_enforce_on_what_comes_in_only() -> None:
 )
 def test_trust_domains(names: tuple[str, ...], principal: str, expanded: list[str]) -> None:
     assert TrustDomains(names).expand_principals([principal]) == expanded
+
+
+def test_tokens_are_refused_aloud_where_they_would_be_checked() -> None:
+    text = """
+apiVersion: security.istio.io/v1
+kind: RequestAuthentication
+metadata: {name: jwt, namespace: default}
+spec: {selector: {matchLabels: {app: sleep}}, jwtRules: [{issuer: me, jwks: "{}"}]}
+"""
+    policies = loads(text).require().resources
+    refuse_tokens(policies, "default", {"app": "other"}, "istio-system")
+    refuse_tokens(policies, "team-a", {"app": "sleep"}, "istio-system")
+    with pytest.raises(NotSimulated, match=r"RequestAuthentication default/jwt"):
+        refuse_tokens(policies, "default", {"app": "sleep"}, "istio-system")
