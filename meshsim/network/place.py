@@ -102,6 +102,7 @@ def portable(config: xds.ProxyConfig, application: str = "") -> xds.ProxyConfig:
             for context in _upstream_contexts(cluster):
                 if "istio" in context.common_tls_context.alpn_protocols:
                     context.common_tls_context.alpn_protocols = list(_ALPN_HTTP2 if _speaks_http2(cluster) else _ALPN_HTTP1)
+        cluster.cleanup_interval = None  # istiod's "never" is more than Envoy 1.40 takes; how long an idle host is remembered changes nothing
         if application and cluster.name.startswith("inbound|") and cluster.type == "ORIGINAL_DST":
             _lead_to(cluster, application)
     return config
@@ -192,7 +193,7 @@ def _lead_to(cluster: xds.Cluster, application: str) -> None:
     port = int(cluster.name.split("|")[1])
     endpoint = Endpoint(address=Address(socket_address=SocketAddress(address=application, port_value=port)))
     cluster.type, cluster.lb_policy = "STATIC", "ROUND_ROBIN"
-    cluster.upstream_bind_config = cluster.cleanup_interval = None
+    cluster.upstream_bind_config = None
     cluster.load_assignment = ClusterLoadAssignment(
         cluster_name=cluster.name, endpoints=[LocalityLbEndpoints(lb_endpoints=[LbEndpoint(endpoint=endpoint)])]
     )

@@ -6,6 +6,7 @@ import asyncio
 import socket
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -15,11 +16,13 @@ from meshsim.bench import engines, load, plot, rounds
 from meshsim.bench.figures import Figure, resources
 from meshsim.bench.flat import Flat, Unreachable
 from meshsim.bench.histogram import Histogram
-from meshsim.bench.legs import LEGS, leg
+from meshsim.bench.legs import LEGS, Leg, leg
 from meshsim.bench.load import Client, Load
 from meshsim.bench.report import Report
 from meshsim.bench.rounds import Measured, Sample
 from meshsim.resources import load as load_resources
+
+SCENARIO = Path(__file__).parent.parent.parent / "scenarios" / "egress-gateway-http1"
 
 
 @pytest.mark.parametrize("part,expected", [(0.0, 1), (0.5, 500), (0.99, 990), (0.999, 999), (1.0, 1000)])
@@ -205,10 +208,11 @@ async def test_each_engine_has_hops_of_its_own() -> None:
 
 @pytest.mark.envoy
 @pytest.mark.slow
-async def test_a_leg_on_a_real_envoy() -> None:
+@pytest.mark.parametrize("each", [leg("mtls"), Leg("scenario", "", sources=(str(SCENARIO),))], ids=["leg", "scenario"])
+async def test_on_a_real_envoy(each: Leg) -> None:
     try:
         envoy.binary()
     except envoy.EnvoyUnavailable as e:
         pytest.skip(str(e))
-    measured = await rounds.measure(leg("gateway"), [engines.ENVOY], rounds=1, seconds=0.1)
+    measured = await rounds.measure(each, [engines.ENVOY], rounds=1, seconds=0.1)
     assert measured.samples(engines.ENVOY)[0].requests > 0
