@@ -21,6 +21,7 @@ import stat
 from pathlib import Path
 
 from meshsim.network import proxy_protocol
+from meshsim.network.accepting import Acceptor
 from meshsim.network.base import Accept, Address, Connection, Pod
 from meshsim.network.directory import Capture, Directory, Reader
 
@@ -30,7 +31,6 @@ MAX_PATH = 103  # bytes of a socket's path that macOS takes (104 with the final 
 FIRST_PORT, LAST_PORT = 32768, 60999  # Linux' default range of ephemeral ports
 CONNECT_PATIENCE = 127.0  # seconds until Linux gives up a connection whose six SYNs nobody answered
 
-_ACCEPTS_PER_EVENT = 64
 _BUSY_DELAY = 0.001  # seconds between attempts while the listener's backlog is full
 
 
@@ -140,15 +140,13 @@ class _Listening:
         self._network, self._path, self._address = network, path, address
         self._loop = asyncio.get_running_loop()
         self._waiting: set[_HeaderReader] = set()
-        self._sock = _bind(path)
+        self._acceptor = Acceptor(_bind(path), self._take)
         self._inode = os.stat(path).st_ino
-        self._loop.add_reader(self._sock, self._on_readable)
 
     def close(self) -> None:
-        if self._sock.fileno() < 0:
+        if not self._acceptor.is_open:
             return
-        self._loop.remove_reader(self._sock)
-        self._sock.close()
+        self._acceptor.close()
         for reader in list(self._waiting):
             reader.abandon()
         self._network._listening.discard(self)
@@ -158,27 +156,11 @@ class _Listening:
         except FileNotFoundError:
             pass
 
-    def _on_readable(self) -> None:
-        for _ in range(_ACCEPTS_PER_EVENT):
-            try:
-                sock, _ = self._sock.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            except OSError as e:
-                if e.errno not in (errno.EMFILE, errno.ENFILE):
-                    raise
-                self._loop.remove_reader(self._sock)  # out of descriptors: let some close before the next attempt
-                self._loop.call_later(0.1, self._resume)
-                return
-            sock.setblocking(False)
-            if self._address is None:
-                self.accept(Connection(sock, None, None))
-            else:
-                _HeaderReader(self, sock)
-
-    def _resume(self) -> None:
-        if self._sock.fileno() >= 0:
-            self._loop.add_reader(self._sock, self._on_readable)
+    def _take(self, sock: socket.socket, peer: object) -> None:
+        if self._address is None:
+            self.accept(Connection(sock, None, None))
+        else:
+            _HeaderReader(self, sock)
 
 
 class _HeaderReader:

@@ -25,6 +25,7 @@ from pathlib import Path
 import msgspec
 
 from meshsim.network import namespaces, netfilter
+from meshsim.network.accepting import Acceptor
 from meshsim.network.base import Accept, Address, Connection, Pod
 from meshsim.network.directory import Capture, Directory, Reader
 from meshsim.network.namespaces import Namespace
@@ -253,43 +254,24 @@ class NetnsNetwork:
 
 
 class _Listening:
-    """One bound socket and its accept loop."""
+    """One bound socket."""
 
     def __init__(self, network: NetnsNetwork, sock: socket.socket, accept: Accept):
         self.accept = accept
-        self._network, self._sock = network, sock
-        self._loop = asyncio.get_running_loop()
-        self._loop.add_reader(sock, self._on_readable)
+        self._network = network
+        self._acceptor = Acceptor(sock, self._take)
 
     def close(self) -> None:
-        if self._sock.fileno() >= 0:
-            self._loop.remove_reader(self._sock)
-            self._sock.close()
-            self._network._listening.discard(self)
+        self._acceptor.close()
+        self._network._listening.discard(self)
 
-    def _on_readable(self) -> None:
-        while True:
-            try:
-                sock, peer = self._sock.accept()
-            except (BlockingIOError, ConnectionAbortedError):
-                return
-            except OSError as e:
-                if e.errno not in (errno.EMFILE, errno.ENFILE):
-                    raise
-                self._loop.remove_reader(self._sock)  # out of descriptors: let some close before the next attempt
-                self._loop.call_later(0.1, self._resume)
-                return
-            sock.setblocking(False)
-            try:
-                destination = original_destination(sock)
-            except OSError:  # the peer is gone already
-                sock.close()
-                continue
-            self.accept(Connection(sock, Address(*peer[:2]), destination))
-
-    def _resume(self) -> None:
-        if self._sock.fileno() >= 0:
-            self._loop.add_reader(self._sock, self._on_readable)
+    def _take(self, sock: socket.socket, peer: tuple[str, int]) -> None:
+        try:
+            destination = original_destination(sock)
+        except OSError:  # the peer is gone already
+            sock.close()
+            return
+        self.accept(Connection(sock, Address(*peer[:2]), destination))
 
 
 def original_destination(sock: socket.socket) -> Address:

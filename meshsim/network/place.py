@@ -102,7 +102,7 @@ def portable(config: xds.ProxyConfig, application: str = "") -> xds.ProxyConfig:
             for context in _upstream_contexts(cluster):
                 if "istio" in context.common_tls_context.alpn_protocols:
                     context.common_tls_context.alpn_protocols = list(_ALPN_HTTP2 if _speaks_http2(cluster) else _ALPN_HTTP1)
-        cluster.cleanup_interval = None  # istiod's "never" is more than Envoy 1.40 takes; how long an idle host is remembered changes nothing
+        cluster.cleanup_interval = None  # istiod's "never" is more than Envoy 1.40 takes; what is remembered longer changes nothing
         if application and cluster.name.startswith("inbound|") and cluster.type == "ORIGINAL_DST":
             _lead_to(cluster, application)
     return config
