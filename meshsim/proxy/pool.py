@@ -337,10 +337,6 @@ class Opened(asyncio.Protocol):
         if self._ended is not None:
             user.connection_lost(self._ended[0])
 
-    def pass_to(self, user: asyncio.Protocol) -> None:
-        """Everything goes to `user` instead, who knows the transport already."""
-        self._user = user
-
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
 

@@ -40,10 +40,6 @@ def hop(
     return made
 
 
-def cluster(found: Cluster | None) -> Cause | None:
-    return cause_of_cluster(found)
-
-
 def cause_of_cluster(found: Cluster | None) -> Cause | None:
     if found is None:
         return None

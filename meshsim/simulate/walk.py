@@ -332,7 +332,7 @@ class Simulation:
                 elif step.transport.tls is not None and got.handshake is not None:
                     got = got.inner or Got(error="eof", end="eof")
                 break
-        hop.cluster = describe.cluster(session.cluster)
+        hop.cluster = describe.cause_of_cluster(session.cluster)
         session.finish(self.now, 0, 0)
         return got
 

@@ -83,10 +83,6 @@ class StringMatcher(Message):
     ignore_case: bool = False
 
 
-class ListStringMatcher(Message):
-    patterns: list[StringMatcher] = []
-
-
 class RegexRewrite(Message):
     pattern: Regex
     substitution: str = ""
