@@ -7,7 +7,6 @@ import textwrap
 from collections.abc import Iterable, Iterator
 
 from meshsim.near_misses import NO_CLUSTER, NearMiss
-from meshsim.routing.access_log import in_order
 from meshsim.routing.entry import Entry
 from meshsim.simulate import Hop, Leg, Trace
 from meshsim.simulate.trace import Cause
@@ -96,7 +95,7 @@ def result(trace: Trace) -> str:
         return trace.error or "nothing"
     hop = _deciding(trace)
     where = "at its own sidecar" if hop.proxy == trace.call.source else f"at {hop.proxy}"
-    why = ", ".join(f"{FLAGS.get(flag, flag)} ({flag})" for flag in in_order(hop.entry.flags))
+    why = ", ".join(f"{FLAGS.get(flag, flag)} ({flag})" for flag in hop.entry.flags)
     return f"{_outcome(trace)} {where}" + (f": {why}" if why else "")
 
 
@@ -167,7 +166,7 @@ def _answer(entry: Entry) -> Iterator[str]:
     """What this proxy made of it, when it was not simply passed on."""
     if entry.details == "via_upstream" and not entry.flags:
         return
-    words = [str(entry.code) if entry.code else "", ",".join(in_order(entry.flags)), entry.details or entry.connection_details]
+    words = [str(entry.code) if entry.code else "", ",".join(entry.flags), entry.details or entry.connection_details]
     if any(words):
         yield from _row("    answer", " ".join(filter(None, words)), "")
     if entry.attempts > 1:

@@ -190,11 +190,6 @@ _PSEUDO: dict[str, Operator] = {
 }
 
 
-def in_order(flags: list[str]) -> list[str]:
-    """As Envoy prints them, whichever was set first."""
-    return sorted(flags, key=cel.FLAGS.index) if len(flags) > 1 else flags
-
-
 def _request_header(argument: str) -> Operator:
     """`X?Y`: header X, else header Y."""
     names = [name.lower() for name in argument.split("?")]
@@ -323,8 +318,8 @@ _PLAIN: dict[str, Operator] = {
     "UPSTREAM_PROTOCOL": lambda e: e.upstream_protocol or None,
     "RESPONSE_CODE": lambda e: e.code,
     "RESPONSE_CODE_DETAILS": lambda e: e.details or None,
-    "RESPONSE_FLAGS": lambda e: ",".join(in_order(e.flags)) or "-",
-    "RESPONSE_FLAGS_LONG": lambda e: ",".join(LONG_FLAGS.get(f, f) for f in in_order(e.flags)) or "-",
+    "RESPONSE_FLAGS": lambda e: ",".join(e.flags) or "-",
+    "RESPONSE_FLAGS_LONG": lambda e: ",".join(LONG_FLAGS.get(f, f) for f in e.flags) or "-",
     "CONNECTION_TERMINATION_DETAILS": lambda e: e.connection_details or None,
     "UPSTREAM_TRANSPORT_FAILURE_REASON": lambda e: e.upstream_failure or None,
     "DOWNSTREAM_TRANSPORT_FAILURE_REASON": lambda e: e.downstream_failure or None,

@@ -82,7 +82,7 @@ def test_operators(text: str, expected: str) -> None:
 def test_empty_values_and_long_flags() -> None:
     assert line("[%ROUTE_NAME%]", http(), omit_empty_values=True) == "[]"
     long = line("%RESPONSE_FLAGS% %RESPONSE_FLAGS_LONG%", http(flags=["URX", "UF"]))
-    assert long == "UF,URX UpstreamConnectionFailure,UpstreamRetryLimitExceeded"
+    assert long == "URX,UF UpstreamRetryLimitExceeded,UpstreamConnectionFailure"
     with pytest.raises(NotSimulated, match="WEATHER"):
         line("%WEATHER%", http())
 
