@@ -22,6 +22,7 @@ import msgspec
 from meshsim import xds
 from meshsim.proxy.parsers import BadMessage, End, RequestHead, RequestParser
 from meshsim.routing.clusters import Cluster, Host
+from meshsim.routing.http1 import Rules
 from meshsim.xds.tls import Secret
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ def _clusters(admin: Admin, query: Query) -> Page:
 
 def _cluster_lines(cluster: Cluster) -> list[str]:
     name, limits = cluster.name, cluster.limits
-    values = (limits.max_connections, limits.max_pending, limits.max_requests, limits.max_retries)
+    values = (limits.max_connections, limits.max_pending, limits.max_requests, limits.most_retries)
     lines = [f"{name}::observability_name::{cluster.config.alt_stat_name or name}"]
     lines += [f"{name}::default_priority::{row}::{value}" for row, value in zip(_ROW_LIMITS, values, strict=True)]
     lines.append(f"{name}::added_via_api::true")
@@ -285,7 +286,7 @@ class _Visit(asyncio.Protocol):
 
     def __init__(self, admin: Admin, opened: set[asyncio.Transport]):
         self._admin, self._opened = admin, opened
-        self._parser = RequestParser(16 * 1024, 50, http10=True)
+        self._parser = RequestParser(Rules(16 * 1024, 50, http10=True))
         self._target: tuple[str, str] | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:

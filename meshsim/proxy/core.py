@@ -34,6 +34,13 @@ class Connection(Protocol):
     def idle(self) -> bool:
         """Whether it only waits for a next request."""
 
+    @property
+    def manager(self) -> Manager | None:
+        """The connection manager that serves it; None for bytes."""
+
+    def retire(self) -> None:
+        """Have its client go elsewhere with its next request; what it serves has been replaced."""
+
     def drain(self) -> None:
         """End it as soon as nothing is under way."""
 
@@ -80,6 +87,10 @@ class Core:
         else:
             with open(path, "a") as file:
                 file.write(line)
+
+    def count(self, manager: Manager, name: str) -> None:
+        """Count something that happened at a connection manager."""
+        self.stats.meter(f"http.{manager.config.stat_prefix}.").inc(name)
 
     def count_request(self, manager: Manager, version: str) -> None:
         meter = self.stats.meter(f"http.{manager.config.stat_prefix}.")

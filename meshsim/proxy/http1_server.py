@@ -11,27 +11,29 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING, cast
 
+from meshsim.proxy.expiry import Expiry
 from meshsim.proxy.gather import Gathered
 from meshsim.proxy.parsers import BadMessage, Body, End, RequestHead, RequestParser, Tunnel
 from meshsim.proxy.stream import Stream
 from meshsim.routing import http1
 from meshsim.routing.exchange import Exchange
 from meshsim.routing.facts import Downstream
+from meshsim.routing.lifetime import MAX_REQUESTS, Lifetime, Stage
 from meshsim.routing.manager import Manager
 from meshsim.routing.message import Headers, Request, Response
+from meshsim.routing.replies import Local
 
 if TYPE_CHECKING:
     from meshsim.proxy.core import Core
-
-DELAYED_CLOSE = 1.0  # seconds a client has to close first; Envoy's default
 
 
 class Http1Server(asyncio.Protocol):
     """One downstream connection; also the sink of its current stream."""
 
-    def __init__(self, core: Core, manager: Manager, downstream: Downstream):
-        self._core, self._manager, self._downstream = core, manager, downstream
-        self._parser = RequestParser(manager.max_headers, manager.max_header_count)
+    def __init__(self, core: Core, manager: Manager, downstream: Downstream, lifetime: Lifetime | None = None):
+        self._core, self.manager, self._downstream = core, manager, downstream
+        self._lifetime = lifetime or Lifetime(manager.limits, core.loop.time())
+        self._parser = RequestParser(manager.rules)
         self._events: deque[RequestHead | Body | End | Tunnel | BadMessage] = deque()
         self._transport: asyncio.Transport | None = None
         self._stream: Stream | None = None
@@ -39,6 +41,13 @@ class Http1Server(asyncio.Protocol):
         self._request_open = False
         self._paused_for_body = False
         self._linger: asyncio.TimerHandle | None = None
+        self._head_limit: asyncio.TimerHandle | None = None
+        self._old = False
+        """Whether the request under way is of HTTP/1.0."""
+
+    @property
+    def spoken(self) -> bool:
+        return self._lifetime.requests > 0 or self._parser.in_message
 
     @property
     def idle(self) -> bool:
@@ -50,6 +59,7 @@ class Http1Server(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         self._out = Gathered(self._transport)
         self._core.connections.add(self)
+        self._expiry = Expiry(self._core, self.manager, self._lifetime, self)
 
     def data_received(self, data: bytes) -> None:
         if self._raw:
@@ -59,6 +69,8 @@ class Http1Server(asyncio.Protocol):
         if not self._closing:
             self._events.extend(self._parser.feed(data))
             self._take()
+            if self._parser.collecting and self._head_limit is None:
+                self._limit_head()
 
     def eof_received(self) -> bool:
         if self._raw and self._stream is not None:
@@ -68,8 +80,10 @@ class Http1Server(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._core.connections.discard(self)
         self._closing = True
-        if self._linger is not None:
-            self._linger.cancel()
+        self._expiry.stop()
+        for timer in (self._linger, self._head_limit):
+            if timer is not None:
+                timer.cancel()
         if self._stream is not None:
             self._stream.client_gone()
         elif self._parser.collecting:  # a request that never became one is logged all the same
@@ -84,8 +98,15 @@ class Http1Server(asyncio.Protocol):
         if self._stream is not None:
             self._stream.client_writable()
 
+    def ask_to_go(self) -> None:
+        """HTTP/1.1 can say so only with a response (RFC 9112 9.6)."""
+
+    def retire(self) -> None:
+        self._expiry.retire()
+
     def drain(self) -> None:
         """End the connection after the response under way."""
+        self._lifetime.close()
         self._closing = True
         if self._stream is None:
             self._close()
@@ -123,14 +144,21 @@ class Http1Server(asyncio.Protocol):
 
     def _begin(self, head: RequestHead) -> None:
         request = head.request
+        if self._head_limit is not None:
+            self._head_limit.cancel()
+            self._head_limit = None
         self._keep_alive = head.keeps_alive
+        if self._lifetime.busy():
+            self._keep_alive = False
+            self._core.count(self.manager, MAX_REQUESTS)
+        self._old = request.version == http1.OLD
         self._head_only = request.method == "HEAD"
         self._request_open = not request.ends
-        if head.expects_continue and self._transport is not None:
-            self._out.write(http1.CONTINUE)
+        if head.expects_continue and not self.manager.config.proxy_100_continue:
+            self.send_continue()
         exchange = self._exchange(request)
         self._stream = Stream(self._core, self, exchange)
-        self._core.count_request(self._manager, "1")
+        self._core.count_request(self.manager, "1")
         self._stream.start()
 
     def _refuse(self, defect: BadMessage) -> None:
@@ -143,8 +171,20 @@ class Http1Server(asyncio.Protocol):
         self._stream = stream = Stream(self._core, self, exchange)
         stream.refuse(defect.kind)
 
+    def _limit_head(self) -> None:
+        """The head of a request has begun: it may take so long, and no longer."""
+        limit = self.manager.limits.head()
+        if limit is not None:
+            self._head_limit = self._core.loop.call_later(limit[0], self._head_too_slow, limit[1])
+
+    def _head_too_slow(self, reply: Local) -> None:
+        if self._stream is None and not self._closing:  # else it waits for its turn
+            self._keep_alive = self._head_only = False
+            self._stream = Stream(self._core, self, self._exchange(Request("", "", "")))
+            self._stream.answer(reply)
+
     def _exchange(self, request: Request) -> Exchange:
-        return Exchange(self._manager, self._downstream, request, self._core.runtime.clock())
+        return Exchange(self.manager, self._downstream, request, self._core.runtime.clock())
 
     def _flow(self) -> None:
         """Read on unless requests already wait for their turn."""
@@ -158,12 +198,21 @@ class Http1Server(asyncio.Protocol):
 
     # the stream's side
 
+    def send_continue(self) -> None:
+        if self._transport is not None:
+            self._out.write(http1.CONTINUE)
+
     def send_head(self, response: Response, *, close: bool = False) -> None:
         if self._transport is None:
             return
         self._closing = self._closing or close or not self._keep_alive
-        self._raw = response.status == 101
-        head, self._chunked = http1.response_head(response, to_head=self._head_only, close=self._closing)
+        if self._old:
+            self._chunked = False
+            head, self._closing = http1.response_head_10(response, to_head=self._head_only, close=self._closing)
+        else:
+            self._raw = response.status == 101
+            goes = self._closing or self._lifetime.stage is not Stage.OPEN
+            head, self._chunked = http1.response_head(response, to_head=self._head_only, close=goes)
         self._out.write(head)
 
     def send_data(self, data: bytes) -> None:
@@ -190,9 +239,10 @@ class Http1Server(asyncio.Protocol):
 
     def closed(self) -> None:
         self._stream = None
+        self._lifetime.free(self._core.loop.time())
         was_paused, self._paused_for_body = self._paused_for_body, False
         if self._closing or self._request_open or self._raw:
-            complete = not self._request_open and not self._parser.dead
+            complete = not (self._request_open or self._parser.dead or self._parser.collecting)
             self._closing = True
             self._close(linger=not complete and not self._raw)
         elif self._events or was_paused:
@@ -207,6 +257,6 @@ class Http1Server(asyncio.Protocol):
         if linger and transport.can_write_eof():
             transport.write_eof()
             transport.resume_reading()
-            self._linger = self._core.loop.call_later(DELAYED_CLOSE, transport.close)
+            self._linger = self._core.loop.call_later(self.manager.limits.delayed_close, transport.close)
         else:
             transport.close()

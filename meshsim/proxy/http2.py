@@ -20,10 +20,12 @@ import h2.exceptions
 import h2.settings
 import hyperframe.frame
 
+from meshsim.proxy.expiry import Expiry
 from meshsim.proxy.stream import Asker, Stream
 from meshsim.routing import http2_fields
 from meshsim.routing.exchange import Exchange
 from meshsim.routing.facts import Downstream
+from meshsim.routing.lifetime import MAX_REQUESTS, Lifetime
 from meshsim.routing.manager import Manager
 from meshsim.routing.message import Headers, Request, Response
 from meshsim.routing.retries import Reset
@@ -265,20 +267,36 @@ class _Endpoint(asyncio.Protocol):
 class Http2Server(_Endpoint):
     """A downstream connection."""
 
-    def __init__(self, core: Core, manager: Manager, downstream: Downstream):
+    def __init__(self, core: Core, manager: Manager, downstream: Downstream, lifetime: Lifetime | None = None):
         super().__init__(client=False)
-        self.core, self._manager, self._downstream = core, manager, downstream
+        self.core, self.manager, self._downstream = core, manager, downstream
+        self._lifetime = lifetime or Lifetime(manager.limits, core.loop.time())
+        self._asked = False
         self._streams: dict[int, _Incoming] = {}
 
     @property
     def idle(self) -> bool:
         return not self._streams
 
+    @property
+    def spoken(self) -> bool:
+        return True  # at least its preface
+
+    def ask_to_go(self) -> None:
+        """The client shall open no more streams (RFC 9113 6.8)."""
+        if not self._asked and self._transport is not None:
+            self._asked = True
+            self._flush()
+            self._transport.write(hyperframe.frame.GoAwayFrame(0, last_stream_id=_LAST_STREAM).serialize())
+
+    def retire(self) -> None:
+        self._expiry.retire()
+
     def drain(self) -> None:
         """Ask the client to open no more streams; end with the last one."""
-        if not self._going and self._transport is not None:
-            self._going = True
-            self._transport.write(hyperframe.frame.GoAwayFrame(0, last_stream_id=_LAST_STREAM).serialize())
+        self._lifetime.close()
+        self.ask_to_go()
+        self._going = True
         self._leave()
 
     def abort(self) -> None:
@@ -288,9 +306,11 @@ class Http2Server(_Endpoint):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.core.connections.add(self)
         super().connection_made(transport)
+        self._expiry = Expiry(self.core, self.manager, self._lifetime, self)
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
+        self._expiry.stop()
         self.core.connections.discard(self)
         for half in list(self._streams.values()):
             half.over = True
@@ -299,6 +319,8 @@ class Http2Server(_Endpoint):
     def closed(self, half: _Incoming) -> None:
         """The stream is over for the proxy."""
         self._streams.pop(half.id, None)
+        if not self._streams:
+            self._lifetime.free(self._loop.time())
         if not half.complete and not half.over:  # the rest of the request is of no interest (RFC 9113 8.1)
             self._flush()
             self.reset(half, _Codes.NO_ERROR)
@@ -326,13 +348,17 @@ class Http2Server(_Endpoint):
     def _on_request(self, event: h2.events.RequestReceived) -> None:
         request = http2_fields.request(event.headers, ends=event.stream_ended is not None)
         half = self._streams[event.stream_id] = _Incoming(self, event.stream_id, complete=request.ends)
-        exchange = Exchange(self._manager, self._downstream, request, self.core.runtime.clock())
+        exchange = Exchange(self.manager, self._downstream, request, self.core.runtime.clock())
         half.stream = Stream(self.core, half, exchange)
-        self.core.count_request(self._manager, "2")
+        self.core.count_request(self.manager, "2")
+        if self._lifetime.busy():
+            self.core.count(self.manager, MAX_REQUESTS)
+            self._expiry.retire()
         size = sum(len(name) + len(value) + 32 for name, value in event.headers)  # as RFC 7541 4.1 counts
-        if size > self._manager.max_headers or len(request.headers) > self._manager.max_header_count:
+        refused = http2_fields.refused(request, size, self.manager.rules)
+        if refused:
             half.cut()
-            half.stream.too_large()
+            half.stream.cut_off(refused)
         else:
             half.stream.start()
 

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, cast
 from meshsim.network import proxy_protocol
 from meshsim.network.base import Accept, Connection
 from meshsim.proxy import inspect
+from meshsim.proxy.expiry import Expiry
 from meshsim.proxy.http1_server import Http1Server
 from meshsim.proxy.http2 import Http2Server
 from meshsim.proxy.relay import Relay
 from meshsim.proxy.tls import HandshakeFailed, NoSecret, TlsTransport
 from meshsim.routing.facts import H2C, HTTP10, HTTP11, RAW, TLS, Downstream, Endpoint
+from meshsim.routing.lifetime import Lifetime
 from meshsim.routing.manager import Manager
 from meshsim.routing.runtime import Chain, ListenerRules
 
@@ -264,7 +266,8 @@ class Either(asyncio.Protocol):
     """A connection whose first bytes say which HTTP it speaks: the preface of HTTP/2, or anything else."""
 
     def __init__(self, core: Core, manager: Manager, downstream: Downstream):
-        self._core, self._manager, self._downstream = core, manager, downstream
+        self._core, self.manager, self._downstream = core, manager, downstream
+        self._lifetime = Lifetime(manager.limits, core.loop.time())
         self._data = b""
         self._transport: asyncio.Transport | None = None
         self._chosen: asyncio.Protocol | None = None
@@ -272,6 +275,16 @@ class Either(asyncio.Protocol):
     @property
     def idle(self) -> bool:
         return True
+
+    @property
+    def spoken(self) -> bool:
+        return False
+
+    def ask_to_go(self) -> None:
+        """Nobody is there yet who could be asked."""
+
+    def retire(self) -> None:
+        self.drain()
 
     def drain(self) -> None:
         if self._transport is not None and self._chosen is None:
@@ -284,6 +297,7 @@ class Either(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         self._core.connections.add(self)
+        self._expiry = Expiry(self._core, self.manager, self._lifetime, self)
 
     def data_received(self, data: bytes) -> None:
         if self._chosen is not None:
@@ -294,10 +308,11 @@ class Either(asyncio.Protocol):
         if preface.startswith(self._data[: len(preface)]) and len(self._data) < len(preface):
             return
         kind = Http2Server if self._data.startswith(preface) else Http1Server
-        self._choose(kind(self._core, self._manager, self._downstream))
+        self._choose(kind(self._core, self.manager, self._downstream, self._lifetime))
 
     def _choose(self, protocol: asyncio.Protocol) -> None:
         self._chosen = protocol
+        self._expiry.stop()
         self._core.connections.discard(self)
         assert self._transport is not None
         protocol.connection_made(self._transport)
@@ -311,6 +326,7 @@ class Either(asyncio.Protocol):
         return False
 
     def connection_lost(self, error: Exception | None) -> None:
+        self._expiry.stop()
         self._core.connections.discard(self)
 
     def pause_writing(self) -> None:

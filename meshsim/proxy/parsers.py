@@ -12,7 +12,7 @@ from typing import Any, Protocol
 
 from meshsim.proxy import with_h11
 from meshsim.routing import http1
-from meshsim.routing.http1 import CHUNKED, Refused
+from meshsim.routing.http1 import CHUNKED, Refused, Rules
 from meshsim.routing.message import Headers, Request
 
 _HEAD, _LENGTH, _CHUNKS, _REST, _RAW, _DEAD = range(6)
@@ -203,14 +203,12 @@ class _Parser:
 
 
 class RequestParser(_Parser):
-    """Requests, one after the other.
+    """Requests, one after the other, as far as `rules` take them."""
 
-    max_headers: bytes of a head, its first line included. max_count: header lines. http10: whether HTTP/1.0 is taken.
-    """
-
-    def __init__(self, max_headers: int, max_count: int, *, http10: bool = False, reader: Reader | None = None):
-        super().__init__(max_headers, max_count, reader)
-        self._http10 = http10
+    def __init__(self, rules: Rules, *, reader: Reader | None = None):
+        super().__init__(rules.max_headers, rules.max_count, reader)
+        self._http10 = rules.http10
+        self._underscores = "" if rules.underscores == "ALLOW" else rules.underscores
 
     def feed(self, data: bytes) -> list[RequestEvent]:
         """What `data` completes; after a BadMessage nothing more."""
@@ -224,6 +222,8 @@ class RequestParser(_Parser):
         method, target, version, headers = self._reader.request(strict)
         if len(headers) > self._max_count:
             raise Refused("too many")
+        if self._underscores:
+            headers = http1.without_underscores(headers, self._underscores)
         assert length is not None
         head = http1.incoming(method, target, version, headers, length)
         events.append(RequestHead(head.request, head.continues, head.keeps_alive))

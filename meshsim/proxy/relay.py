@@ -67,6 +67,13 @@ class Relay(asyncio.Protocol):
     def idle(self) -> bool:
         return False
 
+    @property
+    def manager(self) -> None:
+        return None
+
+    def retire(self) -> None:
+        """A relay goes on as it began."""
+
     def drain(self) -> None:
         """Bytes have no message boundaries to end at: they go on until the time is up."""
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from meshsim.routing.exchange import Attempt, Cut, Exchange, Forward, Lookup, Reply, Step, Wait
 from meshsim.routing.message import Headers, Request, Response
-from meshsim.routing.replies import BAD_REQUESTS, HEADERS_TOO_LARGE
+from meshsim.routing.replies import BAD_REQUESTS, REQUEST_TIMEOUT, Local
 from meshsim.routing.retries import Reset
 
 if TYPE_CHECKING:
@@ -81,7 +81,7 @@ class Stream:
         self._waiting: object | None = None
         self._body: list[bytes] = []
         self._kept = 0
-        self._complete = exchange.complete = exchange.request.ends
+        self._complete = exchange.request.ends
         self._trailers: Headers | None = None
         self._tunnel = False
         self._received = self._sent = 0
@@ -91,8 +91,14 @@ class Stream:
         core.streams.add(self)
 
     def start(self) -> None:
+        step = self.exchange.begin()
+        self._idle_limit = self.exchange.idle_timeout
         self._touch()
-        self._do(self.exchange.begin())
+        if not self._complete and self.exchange.manager.limits.request:
+            self._timers["request"] = self._loop.call_later(self.exchange.manager.limits.request, self._request_timeout)
+        if self.exchange.longest:
+            self._timers["longest"] = self._loop.call_later(self.exchange.longest, self._too_long)
+        self._do(step)
 
     def refuse(self, kind: str) -> None:
         """Answer a request that its codec could not read, or not to the end; kind: of `replies.BAD_REQUESTS`."""
@@ -103,10 +109,14 @@ class Stream:
         self._complete = True
         self._do(self.exchange.local(BAD_REQUESTS[kind]))
 
-    def too_large(self) -> None:
-        """End a request whose HTTP/2 headers are more than is allowed; its codec has reset the stream."""
-        self.exchange.downstream_gone(reset=True, details=HEADERS_TOO_LARGE)
+    def cut_off(self, details: str) -> None:
+        """End a request for its HTTP/2 headers; its codec has reset the stream."""
+        self.exchange.downstream_gone(reset=True, details=details)
         self._end()
+
+    def answer(self, reply: Local) -> None:
+        """Answer a request that did not come in time."""
+        self._do(self.exchange.local(reply))
 
     # From the client -----------------------------------------------------------------------------------------------------------------
 
@@ -131,13 +141,17 @@ class Stream:
     def request_end(self, trailers: Headers | None = None) -> None:
         if self._complete:
             return
-        self._complete = self.exchange.complete = True
+        self._complete = True
+        self.exchange.completed()
+        self._stop("request")
         self._trailers = trailers
         for copy in self._copies:
             copy.request_end()
         if self._upstream is not None:
             self._upstream.send_end(trailers)
-            self._start_timers()
+            self._limit_try()
+        if self._attempt is not None:
+            self._limit_wait()
 
     def client_gone(self, *, reset: bool = False) -> None:
         """The client's connection or stream is no more."""
@@ -176,7 +190,7 @@ class Stream:
         if self._complete:
             if not request.ends:
                 upstream.send_end(self._trailers)
-            self._start_timers()
+            self._limit_try()
         self.sink.resume()
 
     def not_ready(self, reset: Reset, reason: str = "") -> None:
@@ -233,6 +247,8 @@ class Stream:
             return
         if isinstance(step, Attempt):
             self._attempt = step
+            if self._complete:
+                self._limit_wait()
             if self.exchange.mirrors:
                 self._copy()
             self._waiting = self.core.pools.request(step, self.exchange.downstream, self)
@@ -279,10 +295,13 @@ class Stream:
         if not self.over:
             self._do(self.exchange.looked_up(step.name, step.port, addresses))
 
-    def _start_timers(self) -> None:
-        """The request is complete and on its way: its time runs."""
+    def _limit_wait(self) -> None:
+        """The request is complete and routed: the time of its route runs."""
         if self.exchange.timeout and "route" not in self._timers:
             self._timers["route"] = self._loop.call_later(self.exchange.timeout, self._route_timeout)
+
+    def _limit_try(self) -> None:
+        """The request is complete and on its way: the time of this attempt runs."""
         if self._attempt is not None and self._attempt.per_try_timeout:
             self._stop("try")
             self._timers["try"] = self._loop.call_later(self._attempt.per_try_timeout, self._try_timeout)
@@ -298,17 +317,28 @@ class Stream:
             self._drop_upstream()
             self._do(self.exchange.try_timed_out())
 
+    def _request_timeout(self) -> None:
+        if not self.over and not self._responding:
+            self._drop_upstream()
+            self._do(self.exchange.local(REQUEST_TIMEOUT))
+
+    def _too_long(self) -> None:
+        if not self.over:
+            self._drop_upstream()
+            self._stop("wait")
+            self._do(self.exchange.lasted_too_long())
+
     def _touch(self) -> None:
         """Something moved: the idle time starts again."""
         self._moved = self._loop.time()
-        if "idle" not in self._timers and self.exchange.manager.stream_idle_timeout:
-            self._timers["idle"] = self._loop.call_later(self.exchange.manager.stream_idle_timeout, self._idle)
+        if "idle" not in self._timers and self._idle_limit:
+            self._timers["idle"] = self._loop.call_later(self._idle_limit, self._idle)
 
     def _idle(self) -> None:
         del self._timers["idle"]
         if self.over:
             return
-        left = self._moved + self.exchange.manager.stream_idle_timeout - self._loop.time()
+        left = self._moved + self._idle_limit - self._loop.time()
         if left > 0.001:
             self._timers["idle"] = self._loop.call_later(left, self._idle)
         else:

@@ -29,6 +29,7 @@ _OVERPROVISIONING = 140  # percent
 _DEFAULT_PANIC = 50.0  # percent of hosts that must be usable
 _DEFAULT_LIMIT = 1024
 _DEFAULT_RETRIES = 3
+_DEFAULT_RETRY_SHARE = 20.0  # percent
 _MAX_EJECTION_TIME = 300.0  # seconds
 
 
@@ -57,16 +58,27 @@ class Host:
 
 @dataclass(slots=True)
 class Limits:
-    """Circuit breakers of a cluster, and how much of each is in use."""
+    """Circuit breakers of a cluster, and how much of each is in use.
+
+    retry_share: where retries have a budget, how many percent of the requests under way may be retries, but never fewer than max_retries.
+    """
 
     max_connections: int = _DEFAULT_LIMIT
     max_pending: int = _DEFAULT_LIMIT
     max_requests: int = _DEFAULT_LIMIT
     max_retries: int = _DEFAULT_RETRIES
+    retry_share: float | None = None
     connections: int = 0
     pending: int = 0
     requests: int = 0
     retries: int = 0
+
+    @property
+    def most_retries(self) -> int:
+        """How many retries there may be at this moment."""
+        if self.retry_share is None:
+            return self.max_retries
+        return max(int(self.retry_share / 100 * (self.requests + self.pending)), self.max_retries)
 
 
 def stat_name(name: str, alternative: str) -> str:
@@ -335,11 +347,13 @@ def _address(endpoint: LbEndpoint) -> Endpoint:
 def _limits(config: Config) -> Limits:
     thresholds = config.circuit_breakers.thresholds if config.circuit_breakers else []
     given = next((t for t in thresholds if t.priority == "DEFAULT"), Thresholds())
+    budget = given.retry_budget
     return Limits(
         max_connections=_or(given.max_connections, _DEFAULT_LIMIT),
         max_pending=_or(given.max_pending_requests, _DEFAULT_LIMIT),
         max_requests=_or(given.max_requests, _DEFAULT_LIMIT),
-        max_retries=_or(given.max_retries, _DEFAULT_RETRIES),
+        max_retries=_or(given.max_retries if budget is None else budget.min_retry_concurrency, _DEFAULT_RETRIES),
+        retry_share=None if budget is None else budget.budget_percent.value if budget.budget_percent else _DEFAULT_RETRY_SHARE,
     )
 
 

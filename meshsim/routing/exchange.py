@@ -26,6 +26,7 @@ from meshsim.routing import cors, faults, hash_policies, headers, http2_fields, 
 from meshsim.routing.clusters import DYNAMIC, Cluster, Host
 from meshsim.routing.entry import Entry
 from meshsim.routing.facts import Downstream
+from meshsim.routing.http1 import OLD
 from meshsim.routing.message import Headers, Request, Response, replaced, without
 from meshsim.routing.replies import Local
 from meshsim.routing.retries import Reset, Retries, Verdict
@@ -130,8 +131,8 @@ class Exchange:
         self._decorator = ""
         self._response_extras: Headers = []
         self._finalized = False
-        self.complete = True
-        """Whether all of the request has come."""
+        self._completed: float | None = now if request.ends else None
+        """When all of the request had come."""
         self._must_redirect = False
 
     # Events --------------------------------------------------------------------------------------------------------------------------
@@ -139,6 +140,8 @@ class Exchange:
     def begin(self) -> Step:
         """The head of the request is complete: what becomes of it."""
         request, config = self.request, self.manager.config
+        if request.version == OLD and not request.authority and config.http_protocol_options is not None:
+            request.authority = config.http_protocol_options.default_host_for_http_10
         if request.version in ("HTTP/1.1", "HTTP/1.0") and not request.authority and all(n != "host" for n, _ in request.headers):
             return self.local(replies.NO_HOST_HEADER)
         if not request.path.startswith("/") and request.method != "CONNECT":
@@ -155,6 +158,8 @@ class Exchange:
         if path is None:
             return self.local(replies.BAD_PATH)
         request.path = path
+        if config.strip_any_host_port or config.strip_matching_host_port:
+            self._strip_port()
         table = self.manager.table()
         if table is None:
             return self.local(replies.NO_ROUTE_TABLE)
@@ -191,8 +196,8 @@ class Exchange:
             verdict = self._retries.after_response(response)
             if verdict is Verdict.RETRY:
                 return self._again()
-            if verdict is Verdict.EXCEEDED:
-                self.entry.flag("URX")
+            if verdict.flag:
+                self.entry.flag(verdict.flag)
         if self.request.upgrade and response.status != 101:
             return self.local(Local(response.status, "", "websocket_handshake_unsuccessful", closes=True))
         self.entry.code, self.entry.details = response.status, "via_upstream"
@@ -201,7 +206,7 @@ class Exchange:
         if self.request.upgrade and response.status == 101:
             kept.append(("connection", "Upgrade"))
             kept += [("upgrade", v) for n, v in response.headers if n == "upgrade"]
-        elif self.complete and not self.manager.suppresses:
+        elif self._completed is not None and not self.manager.suppresses:
             kept.append((headers.SERVICE_TIME, str(self._service_time())))
         return Forward(self._outgoing(Response(response.status, kept, response.ends), from_upstream=True))
 
@@ -224,8 +229,8 @@ class Exchange:
             verdict = self._retries.after_reset(reset, sent=sent)
             if verdict is Verdict.RETRY:
                 return self._again()
-            if verdict is Verdict.EXCEEDED:
-                self.entry.flag("URX")
+            if verdict.flag:
+                self.entry.flag(verdict.flag)
         extra = [("x-envoy-overloaded", "true")] if reset is Reset.OVERFLOW else []
         return self._reply(replies.upstream_failed(reset, reason, retried=self._retried), extra)
 
@@ -247,13 +252,38 @@ class Exchange:
             verdict = self._retries.after_reset(Reset.LOCAL, sent=True)
             if verdict is Verdict.RETRY:
                 return self._again()
-            if verdict is Verdict.EXCEEDED:
-                self.entry.flag("URX")
+            if verdict.flag:
+                self.entry.flag(verdict.flag)
         return self.local(replies.PER_TRY_TIMEOUT)
 
     def give_up_retries(self) -> None:
         """The request's body has become too much to keep, so it cannot be sent again."""
-        self._retries = None
+        if self._retries is not None:
+            self._retries.release()
+            self._retries = None
+
+    @property
+    def idle_timeout(self) -> float:
+        """Seconds that the stream may do nothing, 0 for any."""
+        own = self.selected.idle if self.selected else None
+        return self.manager.limits.stream_idle if own is None else own
+
+    @property
+    def longest(self) -> float:
+        """Seconds that request and response may take together, 0 for any."""
+        own = self.selected.longest if self.selected else None
+        return self.manager.limits.stream if own is None else own
+
+    def completed(self) -> None:
+        """All of the request has come."""
+        self._completed = self.runtime.clock()
+
+    def lasted_too_long(self) -> Step:
+        """Request and response took longer together than they may."""
+        if self._responded:
+            self.entry.details = replies.MAX_DURATION.details
+            return Cut()
+        return self.local(replies.MAX_DURATION)
 
     def idle(self, *, request_complete: bool) -> Step:
         """Nothing moved for the stream's idle timeout."""
@@ -273,6 +303,8 @@ class Exchange:
     def finish(self, now: float, received: int, sent: int) -> Entry:
         """The stream is over: body bytes both ways. The entry, complete."""
         self.entry.end, self.entry.received, self.entry.sent = now, received, sent
+        if self._retries is not None:
+            self._retries.release()
         self._log_request()
         return self.entry
 
@@ -301,6 +333,13 @@ class Exchange:
         self.cluster = self.runtime.clusters.get(name)
         if self.cluster is not None:
             self.entry.cluster, self.entry.alt_cluster = name, self.cluster.config.alt_stat_name
+
+    def _strip_port(self) -> None:
+        """Take the port off the host: any, or the one that the connection went to."""
+        bare = hosts.strip_port(self.request.authority)
+        port = self.request.authority[len(bare) + 1 :]
+        if self.manager.config.strip_any_host_port or port == str(self.downstream.destination.port):
+            self.request.authority = bare
 
     def _decorate(self) -> None:
         """The operation's name for tracing: told to the next proxy on the way out, taken from the last one on the way in."""
@@ -385,7 +424,7 @@ class Exchange:
             not_found = 404 if action.cluster_not_found_response_code == "NOT_FOUND" else 503
             return self.local(replies.NO_CLUSTER._replace(status=not_found))
         if self.selected.retries is not None:
-            self._retries = Retries(self.selected.retries, self._rng)
+            self._retries = Retries(self.selected.retries, self._rng, self.cluster.limits)
         self.timeout = self.selected.timeout
         if action.hash_policy:
             self._hash, cookies = hash_policies.hashed(action.hash_policy, self.request, self.downstream, self._rng)
@@ -420,6 +459,8 @@ class Exchange:
         first = entry.attempts == 1
         if not self._finalized:
             self._finalize()
+        if not first:
+            self._say_time_left()
         if self.selected and self.selected.host.config.include_request_attempt_count:
             self.request.headers = replaced(self.request.headers, headers.ATTEMPTS, str(entry.attempts))
         if first:
@@ -455,11 +496,7 @@ class Exchange:
         request, route = self.request, self.selected.route
         action = route.route
         assert action is not None
-        limit = self.timeout
-        if self._retries and self._retries.rules.per_try_timeout and (not limit or self._retries.rules.per_try_timeout < limit):
-            limit = self._retries.rules.per_try_timeout
-        if limit and not self.manager.suppresses:
-            request.headers = replaced(request.headers, headers.EXPECTED_TIMEOUT, str(int(limit * 1000)))
+        self._say_time_left()
         if self._leg is not None or self.selected.changes_requests:
             levels = [(h.request_headers_to_remove, h.request_headers_to_add) for h in self._levels()]
             request.headers = headers.changed(request.headers, levels, self._substitute)
@@ -470,6 +507,16 @@ class Exchange:
                 request.headers = replaced(request.headers, headers.ORIGINAL_PATH, request.path)
             request.path = path
         self._log_request()
+
+    def _say_time_left(self) -> None:
+        """Tell the host how long its answer will be waited for: what the attempt may take, of what the route has left."""
+        limit = self._retries.rules.per_try_timeout if self._retries else 0.0
+        if self.timeout:
+            left = self.timeout - (self.runtime.clock() - self._completed if self._completed is not None else 0.0)
+            limit = max(min(limit or left, left), 0.001)
+        if limit and not self.manager.suppresses:
+            text = str(int(limit * 1000 + _ROUNDING))
+            self.request.headers = replaced(self.request.headers, headers.EXPECTED_TIMEOUT, text)
 
     def _levels(self) -> list[ClusterWeight | Route | VirtualHost | RouteConfiguration]:
         """Where header operations come from, in the order they apply."""
@@ -583,4 +630,5 @@ def _inline(source: DataSource | None) -> str:
     return (source.inline_string or "").encode().decode("latin-1")
 
 
+_ROUNDING = 0.5  # ms: a time of day as a float is no exact number of them
 _DROPPED_FROM_RESPONSES = frozenset(("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", headers.SERVICE_TIME))

@@ -14,6 +14,7 @@ from http import HTTPStatus
 from typing import NamedTuple
 
 from meshsim.routing.message import Headers, Request, Response, tokens
+from meshsim.xds.http_connection_manager import HttpConnectionManager
 
 _TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]"
 _FIRST = re.compile(_TOKEN)
@@ -35,16 +36,49 @@ METHODS = frozenset(
     b"PATCH POST PROPFIND PROPPATCH PURGE PUT REBIND REPORT SEARCH SOURCE SUBSCRIBE TRACE UNBIND UNLINK UNLOCK UNSUBSCRIBE".split()
 )
 CHUNKED = -1
+OLD = "HTTP/1.0"
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 REASONS = {status.value: status.phrase for status in HTTPStatus if status.value != 418} | {
     103: "Early Hints", 302: "Found", 413: "Payload Too Large", 416: "Range Not Satisfiable", 422: "Unprocessable Entity",
 }
 """Envoy's reason phrases; any other status is `Unknown`."""
+_CHUNKED_LINE = b"transfer-encoding: chunked\r\n"
 _NO_BODY = frozenset(("GET", "HEAD", "DELETE", "TRACE", "CONNECT"))
 HOST = "host"
 UPGRADING: Headers = [("host", "head"), ("connection", "upgrade"), ("upgrade", "any")]
 """The headers of a request that any 101 can answer."""
 _WISHES = ("connection", "proxy-connection")
+
+
+class Rules(NamedTuple):
+    """What a connection manager lets its clients' requests be.
+
+    max_headers: bytes of a head, its first line included. max_count: header lines. http10: whether HTTP/1.0 is taken. underscores: what
+    becomes of headers with an underscore in their names: ALLOW, REJECT_REQUEST or DROP_HEADER.
+    """
+
+    max_headers: int = 60 * 1024
+    max_count: int = 100
+    http10: bool = False
+    underscores: str = "ALLOW"
+
+    @classmethod
+    def of(cls, config: HttpConnectionManager) -> Rules:
+        common, own, default = config.common_http_protocol_options, config.http_protocol_options, cls()
+        return cls(
+            max_headers=config.max_request_headers_kb * 1024 if config.max_request_headers_kb else default.max_headers,
+            max_count=(common.max_headers_count if common else None) or default.max_count,
+            http10=own is not None and own.accept_http_10,
+            underscores=common.headers_with_underscores_action if common else default.underscores,
+        )
+
+
+def without_underscores(headers: Headers, action: str) -> Headers:
+    """The headers that stay where names with underscores do not all. Raises Refused where such a name ends the request."""
+    kept = [pair for pair in headers if "_" not in pair[0]]
+    if len(kept) < len(headers) and action == "REJECT_REQUEST":
+        raise Refused("underscore")
+    return kept
 
 
 class Refused(Exception):
@@ -172,7 +206,7 @@ def incoming(method: str, text: str, version: str, headers: Headers, length: int
         if name == "upgrade":
             upgrade = upgrade or value.lower()
         elif name == "expect":
-            continues = value.lower() == "100-continue" and length != 0
+            continues = value.lower() == "100-continue"
         kept.append(pair)
     path, authority = target(method, text, ",".join(hosts) if hosts else None)
     if hosts == [""]:
@@ -233,6 +267,19 @@ def response_head(response: Response, *, to_head: bool, close: bool) -> tuple[by
         lines.append("content-length: 0")
     lines.append("\r\n")
     return "\r\n".join(lines).encode("latin-1"), chunked
+
+
+def response_head_10(response: Response, *, to_head: bool, close: bool) -> tuple[bytes, bool]:
+    """The bytes of a response's head for a client of HTTP/1.0, and whether the connection ends with the response.
+
+    There are no chunks in HTTP/1.0: a body of unknown length ends with its connection. One that goes on says so.
+    """
+    close = close or not (to_head or response.ends or response.first("content-length") is not None)
+    head, chunked = response_head(response, to_head=to_head, close=close)
+    head = b"HTTP/1.0" + head[len("HTTP/1.0") : -2]
+    if chunked:
+        head = head.removesuffix(_CHUNKED_LINE)
+    return head + (b"\r\n" if close else b"connection: keep-alive\r\n\r\n"), close
 
 
 # Repair ----------------------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from meshsim.routing import replies
+from meshsim.routing.http1 import Refused, Rules, without_underscores
 from meshsim.routing.message import Headers, Request, Response
 
 VERSION = "HTTP/2"
@@ -36,6 +38,20 @@ def request(fields: Fields, *, ends: bool) -> Request:
         version=VERSION,
         ends=ends,
     )
+
+
+def refused(request: Request, size: int, rules: Rules) -> str:
+    """The details of a request whose stream is reset for what its head is; drops headers where `rules` want that. size: of the head."""
+    if size > rules.max_headers:
+        return replies.HEADERS_TOO_LARGE
+    if len(request.headers) > rules.max_count:
+        return replies.TOO_MANY_HEADERS
+    if rules.underscores != "ALLOW":
+        try:
+            request.headers = without_underscores(request.headers, rules.underscores)
+        except Refused:
+            return replies.UNEXPECTED_UNDERSCORE
+    return ""
 
 
 def of_request(request: Request) -> list[tuple[bytes, bytes]]:

@@ -6,18 +6,17 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from meshsim.routing import access_log, cors, faults, paths, rbac
+from meshsim.routing.http1 import Rules
+from meshsim.routing.lifetime import Limits
 from meshsim.routing.routes import RouteTable
 from meshsim.xds.http_connection_manager import HttpConnectionManager
 from meshsim.xds.http_filters import Cors, CorsPolicy, DynamicForwardProxyFilter, HttpFault, Router
-from meshsim.xds.message import seconds
 from meshsim.xds.rbac import HttpRbac
 
 if TYPE_CHECKING:
     from meshsim.routing.exchange import Exchange, Step
     from meshsim.routing.runtime import Runtime
 
-MAX_HEADERS_KB, MAX_HEADERS = 60, 100  # Envoy's defaults
-STREAM_IDLE = 300.0  # seconds
 
 Filter = Callable[["Exchange"], "Step | None"]
 
@@ -34,12 +33,8 @@ class Manager:
         self.filters = [f for f in map(self._compiled, config.http_filters) if f is not None]
         self.loggers = access_log.loggers(config.access_log)
         self._inline = RouteTable(config.route_config) if config.route_config is not None else None
-        self.max_headers = (config.max_request_headers_kb or MAX_HEADERS_KB) * 1024
-        common = config.common_http_protocol_options
-        self.max_header_count = (common.max_headers_count if common else None) or MAX_HEADERS
-        self.stream_idle_timeout = seconds(config.stream_idle_timeout, STREAM_IDLE)
-        self.request_timeout = seconds(config.request_timeout)
-        self.idle_timeout = seconds(common.idle_timeout if common else None, 3600.0)
+        self.limits = Limits.of(config)
+        self.rules = Rules.of(config)
 
     def table(self) -> RouteTable | None:
         """The routes as they are now."""

@@ -30,13 +30,14 @@ PER_TRY_TIMEOUT = Local(504, "upstream request timeout", "upstream_per_try_timeo
 STREAM_IDLE = Local(504, "stream timeout", "stream_idle_timeout", "SI")
 REQUEST_IDLE = Local(408, "stream timeout", "stream_idle_timeout", "SI", closes=True)
 REQUEST_TIMEOUT = Local(408, "request timeout", "request_overall_timeout", closes=True)
+HEADERS_TIMEOUT = Local(408, "request header timeout", "request_header_timeout", closes=True)
+MAX_DURATION = Local(504, "downstream duration timeout", "max_duration_timeout")
 FAULT = Local(0, "fault filter abort", "fault_filter_abort", "FI")
 DENIED = Local(403, "RBAC: access denied", "")
 NO_HOST_HEADER = Local(400, "", "missing_host_header", closes=True)
 RELATIVE_PATH = Local(404, "", "absolute_path_rejected")
 BAD_PATH = Local(400, "", "path_normalization_failed", closes=True)
 NO_UPGRADE = Local(403, "", "upgrade_failed", closes=True)
-LOW_VERSION = Local(426, "Upgrade Required", "low_version", "DPE", closes=True)
 
 # What a codec refuses, by the name of its finding.
 BAD_REQUESTS: dict[str, Local] = {
@@ -56,7 +57,9 @@ BAD_REQUESTS: dict[str, Local] = {
     )
 }
 
-HEADERS_TOO_LARGE = "http2.header_list_size_too_large"  # the details of an HTTP/2 stream that is reset instead
+# The details of an HTTP/2 stream that is reset instead.
+HEADERS_TOO_LARGE, TOO_MANY_HEADERS = "http2.header_list_size_too_large", "http2.too_many_headers"
+UNEXPECTED_UNDERSCORE = "http2.unexpected_underscore"
 
 _FLAGS = {
     Reset.CONNECT: "UF", Reset.TIMEOUT: "UF", Reset.TERMINATION: "UC", Reset.REMOTE: "UR", Reset.REFUSED: "UR", Reset.PROTOCOL: "UPE",

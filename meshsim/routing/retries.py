@@ -1,13 +1,14 @@
 """Whether a failed attempt is made again, and when.
 
 Envoy's retry policy: `retry_on` names what is worth another attempt; unknown words are ignored. A policy that would retry but has used its
-number up is what the flag URX says.
+number up is what the flag URX says; UO says that too many requests of the cluster are being retried at the same time.
 """
 
 from __future__ import annotations
 
 import random
 from enum import Enum
+from typing import Protocol
 
 from meshsim.routing.message import Response
 from meshsim.xds.message import seconds
@@ -33,11 +34,20 @@ class Reset(Enum):
 
 
 class Verdict(Enum):
-    """`EXCEEDED`: it would have been retried, but the number of retries is used up."""
+    """`EXCEEDED`: worth another attempt, but the number of retries is used up. `OVERFLOW`: ... but the cluster has too many already."""
 
     NO = 0
     RETRY = 1
     EXCEEDED = 2
+    OVERFLOW = 3
+
+    @property
+    def flag(self) -> str:
+        """The response flag that says so."""
+        return _FLAGS.get(self, "")
+
+
+_FLAGS = {Verdict.EXCEEDED: "URX", Verdict.OVERFLOW: "UO"}
 
 
 class RetryRules:
@@ -55,14 +65,24 @@ class RetryRules:
         self.host_attempts = int(policy.host_selection_retry_max_attempts or 1)
 
 
+class Breaker(Protocol):
+    """The retry circuit breaker of a cluster. retries: how many of its requests are being tried again."""
+
+    retries: int
+
+    @property
+    def most_retries(self) -> int: ...
+
+
 class Retries:
-    """The retries of one request."""
+    """The retries of one request; whoever ends the request calls `release`."""
 
-    __slots__ = ("_left", "_made", "_on", "_rng", "rules")
+    __slots__ = ("_breaker", "_held", "_left", "_made", "_on", "_rng", "rules")
 
-    def __init__(self, rules: RetryRules, rng: random.Random):
-        self.rules, self._rng = rules, rng
+    def __init__(self, rules: RetryRules, rng: random.Random, breaker: Breaker):
+        self.rules, self._rng, self._breaker = rules, rng, breaker
         self._on, self._left, self._made = rules.on, rules.number, 0
+        self._held = False
 
     def after_response(self, response: Response) -> Verdict:
         return self._spend(self._worth_response(response))
@@ -76,12 +96,23 @@ class Retries:
         self._made += 1
         return float(self._rng.random() * min((2**self._made - 1) * self.rules.base, self.rules.longest))
 
+    def release(self) -> None:
+        """The last retry is over: another request of the cluster may have one."""
+        if self._held:
+            self._held = False
+            self._breaker.retries -= 1
+
     def _spend(self, worth: bool) -> Verdict:
+        self.release()
         if not worth:
             return Verdict.NO
         if self._left <= 0:
             return Verdict.EXCEEDED
         self._left -= 1
+        if self._breaker.retries >= self._breaker.most_retries:
+            return Verdict.OVERFLOW
+        self._breaker.retries += 1
+        self._held = True
         return Verdict.RETRY
 
     def _worth_reset(self, reset: Reset, sent: bool) -> bool:

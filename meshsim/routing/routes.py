@@ -27,18 +27,24 @@ DEFAULT_TIMEOUT = 15.0  # seconds; Envoy's where a route names none
 class CompiledRoute:
     """A route and the functions that say whether a request fits it.
 
-    retries: None where nothing is tried again. timeout: seconds, 0 for none. changes_requests, changes_responses: whether the
+    retries: None where nothing is tried again. timeout: seconds, 0 for none. idle, longest: seconds that a stream may do nothing and may
+    last, 0 for any; None where the connection manager decides. changes_requests, changes_responses: whether the
     route, its virtual host or its table have header operations.
     """
 
-    __slots__ = ("_path", "_rest", "changes_requests", "changes_responses", "fraction", "host", "retries", "route", "timeout")
+    __slots__ = (
+        "_path", "_rest", "changes_requests", "changes_responses", "fraction", "host", "idle", "longest", "retries", "route", "timeout",
+    )  # fmt: skip
 
     def __init__(self, route: Route, host: CompiledHost):
         self.route, self.host = route, host
         action = route.route
         policy = (action.retry_policy if action else None) or host.config.retry_policy
         self.retries = RetryRules(policy) if policy is not None and policy.retry_on else None
-        self.timeout = seconds(action.timeout if action else None, DEFAULT_TIMEOUT)
+        duration = action.max_stream_duration if action else None
+        self.longest = seconds(duration.max_stream_duration) if duration and duration.max_stream_duration else None
+        self.timeout = seconds(action.timeout if action else None, DEFAULT_TIMEOUT) if self.longest is None else 0.0  # the one or the other
+        self.idle = seconds(action.idle_timeout) if action and action.idle_timeout else None
         levels = (route, host.config, host.table.config)
         self.changes_requests = any(level.request_headers_to_add or level.request_headers_to_remove for level in levels)
         self.changes_responses = any(level.response_headers_to_add or level.response_headers_to_remove for level in levels)

@@ -24,6 +24,7 @@ class HttpFilter(Message):
 
 class Http1ProtocolOptions(Message):
     accept_http_10: bool = False
+    default_host_for_http_10: str = ""
     enable_trailers: bool = False
     header_key_format: dict[str, Json] | None = None
 
@@ -46,6 +47,7 @@ class CommonHttpProtocolOptions(Message):
     max_connection_duration: str | None = None
     max_headers_count: int | None = None
     max_requests_per_connection: int | None = None
+    max_stream_duration: str | None = None
     headers_with_underscores_action: str = "ALLOW"
 
 

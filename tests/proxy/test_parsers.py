@@ -10,12 +10,13 @@ from hypothesis import strategies as st
 
 from meshsim.proxy import with_h11, with_httptools
 from meshsim.proxy.parsers import BadMessage, Body, End, RequestHead, RequestParser, ResponseHead, ResponseParser, Tunnel
+from meshsim.routing.http1 import Rules
 from meshsim.routing.message import Headers, Request
 from meshsim.routing.replies import BAD_REQUESTS
 
 Event = object
 READERS = [with_h11, with_httptools]
-LIMITS = (60 * 1024, 100)
+RULES = Rules()
 
 
 def segments(data: bytes) -> list[list[bytes]]:
@@ -40,7 +41,7 @@ def requests(data: bytes) -> list[Event]:
     seen = []
     for reader in READERS:
         for pieces in segments(data):
-            parser = RequestParser(*LIMITS, reader=reader)
+            parser = RequestParser(RULES, reader=reader)
             seen.append(merged([event for piece in pieces for event in parser.feed(piece)]))
     assert all(events == seen[0] for events in seen), seen
     return seen[0]
@@ -118,7 +119,7 @@ REFUSED = {
 def test_refused_by_the_name_of_the_defect(kind: str, data: bytes, reader: ModuleType) -> None:
     assert kind in BAD_REQUESTS
     for pieces in (segments(data) if len(data) < 5000 else [[data]]):
-        parser = RequestParser(*LIMITS, reader=reader)
+        parser = RequestParser(RULES, reader=reader)
         events = [event for piece in pieces for event in parser.feed(piece)]
         assert [e.kind for e in events if isinstance(e, BadMessage)] == [kind]
         assert parser.feed(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n") == []
@@ -126,7 +127,7 @@ def test_refused_by_the_name_of_the_defect(kind: str, data: bytes, reader: Modul
 
 @pytest.mark.parametrize("reader", READERS)
 def test_a_wrong_chunk_size_ends_the_parser(reader: ModuleType) -> None:
-    events = RequestParser(*LIMITS, reader=reader).feed(GET.replace(b"GET", b"POST") + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n")
+    events = RequestParser(RULES, reader=reader).feed(GET.replace(b"GET", b"POST") + b"Transfer-Encoding: chunked\r\n\r\nxyz\r\n")
     assert isinstance(events[0], RequestHead)
     assert events[-1] == BadMessage("syntax")
 
@@ -179,6 +180,6 @@ PIECES = [
 def test_readers_agree_on_anything(data: bytes) -> None:
     seen = []
     for reader in READERS:
-        parser = RequestParser(*LIMITS, reader=reader)
+        parser = RequestParser(RULES, reader=reader)
         seen.append(merged(parser.feed(data + b"\r\n\r\n")))  # one reader judges a chunk's size when its line is complete
     assert seen[0] == seen[1]
