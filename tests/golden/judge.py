@@ -30,10 +30,6 @@ class Verdict:
     def theme(self) -> str:
         return self.name.partition("-")[0]
 
-    @property
-    def equal(self) -> bool:
-        return not self.failed and not any(self.files.values()) and all(level == LEVELS[-1] for level, _ in self.calls.values())
-
 
 def judge(answer: Answer, folder: Path, *, calls: bool = True) -> Verdict:
     """Compare with what `folder` holds; what was not recorded is not compared, nor calls that were not made."""
