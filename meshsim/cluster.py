@@ -14,6 +14,7 @@ from typing import Any as Json
 from typing import NamedTuple
 
 from meshsim.resources.resource import Resource
+from meshsim.topology import PROXY_CONTAINER
 
 DOMAIN = "cluster.local"
 SERVICE_LABEL = "kubernetes.io/service-name"
@@ -86,6 +87,43 @@ def secrets(resources: Iterable[Resource[Json]]) -> dict[tuple[str, str], dict[s
                 continue
         found[secret.namespace, secret.name] = data | {key: value.encode() for key, value in secret.spec.string_data.items()}
     return found
+
+
+class SecretMount(NamedTuple):
+    """A Secret in the file system of a pod. path: a folder, or with `keys` of one entry named "" a file. keys: file name to the Secret's
+    key; empty where every key is a file of its own name."""
+
+    path: str
+    secret: tuple[str, str]
+    keys: dict[str, str]
+
+    def key(self, path: str) -> str:
+        """The key behind a path in the pod; empty for a path that is not in this mount."""
+        inside = path.removeprefix(self.path)
+        name = inside.lstrip("/")
+        if inside == path or (name and not inside.startswith("/")):
+            return ""
+        return self.keys.get(name, "") if self.keys else name
+
+
+def mounts(resources: Iterable[Resource[Json]]) -> dict[str, list[SecretMount]]:
+    """By the pod's address, the Secrets that its proxy's container has as files."""
+    found: dict[str, list[SecretMount]] = {}
+    for pod in (r for r in resources if r.kind == "Pod" and r.spec.spec and r.spec.status):
+        volumes = {v.name: v.secret for v in pod.spec.spec.volumes if v.secret is not None}
+        for mount in (m for c in pod.spec.spec.containers if c.name == PROXY_CONTAINER for m in c.volume_mounts if m.name in volumes):
+            volume = volumes[mount.name]
+            keys = {item.path: item.key for item in volume.items}
+            if mount.sub_path:
+                keys = {"": keys.get(mount.sub_path, mount.sub_path)}
+            secret = (pod.namespace, volume.secret_name)
+            found.setdefault(pod.spec.status.pod_ip, []).append(SecretMount(mount.mount_path.rstrip("/"), secret, keys))
+    return found
+
+
+def mounted(mounts: Iterable[SecretMount], path: str) -> tuple[tuple[str, str], str] | None:
+    """The Secret and the key behind a path in a pod."""
+    return next(((mount.secret, key) for mount in mounts if (key := mount.key(path))), None)
 
 
 def _endpoints(resources: Iterable[Resource[Json]]) -> dict[tuple[str, str], list[_Behind]]:

@@ -15,7 +15,7 @@ import datetime
 import ipaddress
 import itertools
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -56,7 +56,7 @@ class Leaf:
 
     names: DNS names and IP addresses; uris: URI SANs.
     common_name: empty for an empty subject, which makes the SANs critical (RFC 5280 4.2.1.6).
-    starts, ends: relative to the moment of signing. usages: of `server` and `client`.
+    starts, ends: relative to the moment of signing. usages: of `server` and `client`. serial: a random one where None.
     """
 
     names: tuple[str, ...] = ()
@@ -65,6 +65,7 @@ class Leaf:
     starts: datetime.timedelta = -CLOCK_SKEW
     ends: datetime.timedelta = WORKLOAD_TTL
     usages: tuple[str, ...] = ("server", "client")
+    serial: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,6 @@ class Authority:
 
     def __init__(self, pair: KeyPair, root: x509.Certificate, clock: Clock = utc_now):
         self.pair, self.root, self.clock = pair, root, clock
-        self._revoked: list[int] = []
 
     @classmethod
     def create(cls, organization: str, *, intermediate: bool = False, clock: Clock = utc_now) -> Authority:
@@ -149,14 +149,11 @@ class Authority:
         """A workload's certificate: the SPIFFE id and nothing else."""
         return self.issue(Leaf(uris=(uri,)))
 
-    def revoke(self, certificate: x509.Certificate) -> None:
-        """List a certificate in the CRLs made from now on."""
-        self._revoked.append(certificate.serial_number)
-
-    def crl_pem(self) -> bytes:
+    def crl_pem(self, revoked: Iterable[int]) -> bytes:
+        """A revocation list with these serial numbers."""
         now = self.clock()
         builder = x509.CertificateRevocationListBuilder(self.pair.certificate.subject, now, now + ROOT_TTL)
-        for serial in self._revoked:
+        for serial in revoked:
             entry = x509.RevokedCertificateBuilder().serial_number(serial).revocation_date(now).build()
             builder = builder.add_revoked_certificate(entry)
         return builder.sign(self.pair.key, hashes.SHA256()).public_bytes(serialization.Encoding.PEM)
@@ -288,7 +285,7 @@ def _sign_leaf(leaf: Leaf, key: PrivateKey, issuer: x509.Name, signer: PrivateKe
         .subject_name(subject)
         .issuer_name(issuer)
         .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
+        .serial_number(leaf.serial or x509.random_serial_number())
         .not_valid_before(now + leaf.starts)
         .not_valid_after(now + leaf.ends)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)

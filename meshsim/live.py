@@ -19,7 +19,7 @@ from typing import Any as Json
 
 import msgspec
 
-from meshsim import cluster
+from meshsim import cluster, xds
 from meshsim.ground import ground
 from meshsim.identity import Authority
 from meshsim.members import InProcess, Member, Separate
@@ -118,7 +118,7 @@ class LiveMesh:
         self._ground.update(self._plan())
         await self._update_world()
         for member in self._members.values():
-            await member.configure(compiled[member.site.address], mesh.secrets)
+            await self._configure(member, compiled[member.site.address])
         await asyncio.gather(*(self._members[p.address].start() for p in fresh))
         for address in self._pods.keys() - {p.address for p in mesh.pods}:
             del self._pods[address]
@@ -148,7 +148,7 @@ class LiveMesh:
         self._stack.push_async_callback(self._stop_members)
         await self._start_world()
         for address, config in compiled.items():
-            await self._members[address].configure(config, self.mesh.secrets)
+            await self._configure(self._members[address], config)
         await asyncio.gather(*(member.start() for member in self._members.values()))
         for pod in self.mesh.pods:
             await self._open_pod(pod)
@@ -162,6 +162,10 @@ class LiveMesh:
         kind = Separate if self._processes else InProcess
         trust_domain = self.mesh.mesh_config.trust_domain
         self._members[pod.address] = kind(pod.proxy, home, self._ground, self._authorities, trust_domain, self._seed)
+
+    async def _configure(self, member: Member, config: xds.ProxyConfig) -> None:
+        issued = {name: self._authorities.secret(spec) for name, spec in self.mesh.issued_secrets.items()}
+        await member.configure(config, self.mesh.secrets | issued, self.mesh.mounts.get(member.site.address, ()))
 
     def _plan(self) -> directory.Directory:
         pods = {p.address: directory.Capture() for p in self.mesh.pods}

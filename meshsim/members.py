@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
+from urllib.parse import quote
 
 from meshsim import topology, xds
+from meshsim.cluster import SecretMount, mounted
 from meshsim.ground import Ground
-from meshsim.identity import Workload
+from meshsim.identity import Workload, write_private
 from meshsim.network import place
 from meshsim.network.secrets import Identity, KubernetesSecrets, SecretFiles
 from meshsim.processes import Process, python
@@ -37,6 +40,7 @@ class Member(ABC):
         self._authorities = authorities
         self._config = xds.ProxyConfig()
         self._kubernetes: KubernetesSecrets = {}
+        self._mounts: Sequence[SecretMount] = ()
         self.site = self._site()
         self.placed = xds.ProxyConfig()
 
@@ -44,9 +48,9 @@ class Member(ABC):
     def name(self) -> str:
         return f"{self.proxy.name}.{self.proxy.namespace}"
 
-    async def configure(self, config: xds.ProxyConfig, kubernetes: KubernetesSecrets) -> None:
-        """What it is told from now on, and the Secrets of the cluster."""
-        self._config, self._kubernetes = config, kubernetes
+    async def configure(self, config: xds.ProxyConfig, kubernetes: KubernetesSecrets, mounts: Sequence[SecretMount] = ()) -> None:
+        """What it is told from now on, the Secrets of the cluster, and those of them that are files in its pod."""
+        self._config, self._kubernetes, self._mounts = config, kubernetes, mounts
         self.site = self._site()
         self.placed = place.place(config, self.site)
         place.write(self.placed, self.site)
@@ -55,7 +59,7 @@ class Member(ABC):
     async def renew(self) -> None:
         """Issue its certificate again; connections that are open keep the old one."""
         self.workload.renew()
-        await self.configure(self._config, self._kubernetes)
+        await self.configure(self._config, self._kubernetes, self._mounts)
 
     @abstractmethod
     async def start(self) -> None: ...
@@ -90,7 +94,14 @@ class Member(ABC):
             if name != path:
                 files = self.workload.files
                 return {"cert-chain.pem": files.chain, "key.pem": files.key, "root-cert.pem": files.root}.get(name)
-        return None
+        secret, key = mounted(self._mounts, path) or (("", ""), "")
+        data = self._kubernetes.get(secret, {}).get(key)
+        if data is None:
+            return None
+        file = self.home / "mounts" / quote(path, safe="")
+        file.parent.mkdir(mode=0o700, exist_ok=True)
+        write_private(file, data)
+        return file
 
 
 class InProcess(Member):

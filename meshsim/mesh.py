@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from typing import Any as Json
 
 from meshsim import cluster, control, topology, xds
+from meshsim.cluster import SecretMount
 from meshsim.control.mesh_index import MeshIndex
 from meshsim.deployments import deployed
 from meshsim.errors import MeshsimError, Problem
@@ -26,13 +27,16 @@ from meshsim.near_misses import NearMiss, near_misses
 from meshsim.network.place import portable
 from meshsim.resources import Documents, Resource
 from meshsim.resources import load as load_documents
-from meshsim.resources.external_server import CertificateRecipe, ExternalServerSpec, ServerPort
+from meshsim.resources.external_server import CertificateRecipe, ExternalServerSpec, ServerPort, described
+from meshsim.resources.issued_secret import IssuedSecretSpec
 from meshsim.resources.mesh_config import MeshConfig
 from meshsim.resources.network_policy import Walls, walls
 from meshsim.resources.validation import accepted
 from meshsim.simulate import Call, Secrets, Simulation, Trace
 from meshsim.simulate import World as SimulatedWorld
 from meshsim.simulate.handshake import Certificate
+from meshsim.simulate.servers import certificate_of
+from meshsim.simulate.world import SecretFacts
 from meshsim.surroundings import surrounded
 
 if TYPE_CHECKING:
@@ -182,9 +186,18 @@ class Mesh:
             self._placed,
             [replace(proxy, name=name) for name, proxy in named.items()],
             world,
-            {name: Secrets(identities[name], proxy.namespace, self.secrets) for name, proxy in named.items()},
+            {name: self._simulated_secrets(identities[name], proxy) for name, proxy in named.items()},
             seed=seed,
         )
+
+    def _simulated_secrets(self, identity: Certificate, proxy: topology.Proxy) -> Secrets:
+        issued = {}
+        for key, spec in self.issued_secrets.items():
+            shown = spec.certificate and described(spec.certificate, spec.certificate.names, self._recipes())
+            roots = frozenset((spec.trust,)) if spec.trust else None
+            issued[key] = SecretFacts(certificate_of(shown) if shown else None, roots, roots if spec.revocations else None)
+        mounts = self.mounts.get(proxy.ip, [])
+        return Secrets(identity, proxy.namespace, self.secrets, issued=issued, mounted=lambda path: cluster.mounted(mounts, path))
 
     def run(self, *, processes: bool = False, seed: int = 0, cacerts: Path | None = None, network: str = "loopback") -> LiveMesh:
         """The mesh alive on this machine, to be entered with `async with`; see LiveMesh."""
@@ -215,8 +228,9 @@ class Mesh:
         }
 
     def _recipes(self) -> dict[str, CertificateRecipe]:
-        """How certificates may be spoilt; read only where a server asks for it, for it takes the libraries of the live mesh."""
-        if not any(port.certificate.recipe for server in self.external_servers for port in server.ports):
+        """How certificates may be spoilt; read only where a server or a Secret asks for it, for it takes the libraries of the live mesh."""
+        shown = [port.certificate for server in self.external_servers for port in server.ports]
+        if not any(c.recipe for c in [*shown, *(s.certificate for s in self.issued_secrets.values() if s.certificate)]):
             return {}
         from meshsim.world.certificates import certificate_recipes
 
@@ -236,6 +250,16 @@ class Mesh:
     def walls(self) -> Walls:
         """What NetworkPolicies let through."""
         return walls(self.resources)
+
+    @cached_property
+    def issued_secrets(self) -> dict[tuple[str, str], IssuedSecretSpec]:
+        """By namespace and name, the Secrets whose contents are made when the mesh starts."""
+        return {(r.namespace, r.name): r.spec for r in self.resources if r.kind == "IssuedSecret"}
+
+    @cached_property
+    def mounts(self) -> dict[str, list[SecretMount]]:
+        """The Secrets that a proxy has as files, by its pod's address."""
+        return cluster.mounts(self.resources)
 
     @cached_property
     def secrets(self) -> dict[tuple[str, str], dict[str, bytes]]:

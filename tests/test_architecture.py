@@ -29,7 +29,7 @@ ALLOWED = {
     "identity": "errors",
     "network": "topology xds resources.network_policy errors",
     "proxy": "xds routing network.base network.proxy_protocol identity hosts errors",
-    "world": "xds network.base network.proxy_protocol identity topology resources.external_server errors",
+    "world": "xds network.base network.proxy_protocol identity topology resources.external_server resources.issued_secret errors",
     "envoy": "xds network identity topology resources.external_server errors processes",
     "audit": "mesh simulate resources.external_server hosts errors",
     "near_misses": "control resources simulate topology hosts errors",

@@ -12,7 +12,7 @@ from typing import NamedTuple
 from meshsim.control import sds
 from meshsim.resources.destination_rule import ClientTlsSettings
 from meshsim.xds.cluster import TransportSocketMatch
-from meshsim.xds.message import StringMatcher
+from meshsim.xds.message import DataSource, StringMatcher
 from meshsim.xds.tls import (
     CertificateValidationContext,
     CombinedValidationContext,
@@ -75,7 +75,10 @@ def originate(tls: ClientTlsSettings, names: list[str], *, http2: bool, credenti
     else:
         root = sds.credential(named + sds.CA_SUFFIX) if named else sds.file_root(tls.ca_certificates or SYSTEM_ROOTS)
         matchers = [StringMatcher(exact=n) for n in own_names or names]
-        common.combined_validation_context = CombinedValidationContext(CertificateValidationContext(match_subject_alt_names=matchers), root)
+        crl = DataSource(filename=tls.ca_crl) if tls.ca_crl and not named else None  # a Secret brings its own list
+        common.combined_validation_context = CombinedValidationContext(
+            CertificateValidationContext(match_subject_alt_names=matchers, crl=crl), root
+        )
     auto = not tls.sni
     return Origination(UpstreamTlsContext(common, sni=tls.sni), auto, auto and not own_names and not tls.insecure_skip_verify)
 

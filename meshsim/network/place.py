@@ -30,6 +30,7 @@ from meshsim.xds.listener import FilterChain, Listener, ListenerFilter, Original
 from meshsim.xds.message import Address, ConfigSource, PathConfigSource, Pipe, SocketAddress, TypedStruct
 from meshsim.xds.route import RouteConfiguration
 from meshsim.xds.tls import (
+    CertificateValidationContext,
     CommonTlsContext,
     DownstreamTlsContext,
     ProxyProtocolUpstreamTransport,
@@ -263,6 +264,18 @@ def _point_to_secrets(config: xds.ProxyConfig, site: Site) -> None:
         if _is_empty(secret):
             reference.sds_config.initial_fetch_timeout = _NO_SECRET_TIMEOUT
     config.secrets = list(secrets.values())
+    for context in _validations(config):
+        if context.crl is not None and context.crl.filename:  # a file of the pod, which the agent gives out as any root
+            file = site.secrets(f"file-root:{context.crl.filename}")
+            if file is not None and file.validation_context is not None:
+                context.crl = file.validation_context.trusted_ca
+
+
+def _validations(config: xds.ProxyConfig) -> Iterator[CertificateValidationContext]:
+    for context in _tls_contexts(config):
+        combined = context.combined_validation_context
+        if combined is not None and combined.default_validation_context is not None:
+            yield combined.default_validation_context
 
 
 def _secret_references(config: xds.ProxyConfig) -> Iterator[SdsSecretConfig]:

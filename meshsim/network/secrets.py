@@ -3,7 +3,7 @@
 Istio's names: `default` and `ROOTCA` are the workload's own certificate and the mesh's root; `file-cert:CHAIN~KEY` and
 `file-root:FILE` are files of the pod (`file-root:system` the public CAs); `kubernetes://NAME` and `kubernetes://NAMESPACE/NAME`
 are Secrets, with `-cacert` at the end for the CA in one. A Secret keeps its pair under `tls.crt` and `tls.key` or `cert` and
-`key`, its CA under `ca.crt` or `cacert`, its revocation list under `ca.crl`.
+`key`, its CA under `ca.crt` or `cacert`, its revocation list under `ca.crl` or `crl`.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ class SecretFiles:
         stem = quote(f"{namespace}.{secret}", safe="")
         if wants_ca:
             pem = data.get("ca.crt") or data.get("cacert")
-            crl = data.get("ca.crl")
+            crl = data.get("ca.crl") or data.get("crl")
             return _root(name, self._write(f"{stem}.ca.pem", pem), self._write(f"{stem}.crl", crl) if crl else None) if pem else None
         chain, key = data.get("tls.crt") or data.get("cert"), data.get("tls.key") or data.get("key")
         if not chain or not key:

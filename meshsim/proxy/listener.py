@@ -235,17 +235,16 @@ class Arrival:
             self._downstream.peer, self._downstream.local_uris = tls.peer(), tls.own_uris
             if not done.done():
                 done.set_result(None)
-            core.stats.inc(f"listener.{self._rules.config.address}.ssl.handshake")
             tls.start(relay or self._protocol(chain, tls.alpn or ""))
 
         def failed(error: HandshakeFailed) -> None:
-            core.stats.inc(f"listener.{self._rules.config.address}.ssl.connection_error")
             if relay is not None:
                 relay.handshake_failed(error.reason)
             if not done.done():
                 done.set_result(None)
 
-        tls = TlsTransport(prepared, server=True, on_ready=ready, on_failure=failed)
+        meter = core.stats.meter(f"listener.{self._rules.config.address}.ssl.")
+        tls = TlsTransport(prepared, server=True, meter=meter, on_ready=ready, on_failure=failed)
         if relay is not None:
             relay.begin(handshaking=True)  # a TCP proxy connects as soon as its chain is chosen, before the handshake is done
         await core.loop.connect_accepted_socket(lambda: tls, self._sock)

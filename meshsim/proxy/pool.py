@@ -17,6 +17,7 @@ from meshsim.network import proxy_protocol
 from meshsim.network.base import Address
 from meshsim.proxy.http1_client import Http1Client
 from meshsim.proxy.http2 import Http2Client
+from meshsim.proxy.stats import Meter
 from meshsim.proxy.tls import HandshakeFailed, NoSecret, TlsTransport
 from meshsim.routing.clusters import Cluster, Host
 from meshsim.routing.exchange import Attempt
@@ -142,7 +143,7 @@ class Pools:
         stats.inc(prefix + "upstream_cx_total")
         try:
             async with asyncio.timeout(cluster.connect_timeout):
-                return await self._open(_place(cluster, host), way, downstream)
+                return await self._open(_place(cluster, host), way, downstream, stats.meter(prefix + "ssl."))
         except TimeoutError:
             stats.inc(prefix + "upstream_cx_connect_timeout")
             stats.inc(prefix + "upstream_cx_connect_fail")
@@ -161,7 +162,7 @@ class Pools:
         for client in list(self._all):
             client.close()
 
-    async def _open(self, place: Address, way: Transport, downstream: Downstream) -> tuple[Opened, str]:
+    async def _open(self, place: Address, way: Transport, downstream: Downstream, meter: Meter) -> tuple[Opened, str]:
         prepared = self._core.tls.upstream(way.tls, way.alpn) if way.tls is not None else None
         connection = await self._core.pod.connect(place)
         loop = self._core.loop
@@ -180,7 +181,7 @@ class Pools:
                 if not done.done():
                     done.set_exception(error)
 
-            tls = TlsTransport(prepared, server=False, sni=way.sni, name=way.name, on_ready=ready, on_failure=failed)
+            tls = TlsTransport(prepared, server=False, sni=way.sni, name=way.name, meter=meter, on_ready=ready, on_failure=failed)
             if way.proxy_protocol:
                 connection.sock.send(_header(way, downstream))
             try:

@@ -17,6 +17,7 @@ from typing import cast
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
+from meshsim.proxy.stats import Meter
 from meshsim.routing import certificates
 from meshsim.routing.facts import Peer
 from meshsim.xds.tls import CertificateValidationContext as Validation
@@ -138,7 +139,7 @@ class Contexts:
         if base is None:
             return found
         return Validation(
-            trusted_ca=found.trusted_ca, crl=found.crl, match_subject_alt_names=base.match_subject_alt_names,
+            trusted_ca=found.trusted_ca, crl=found.crl or base.crl, match_subject_alt_names=base.match_subject_alt_names,
             match_typed_subject_alt_names=base.match_typed_subject_alt_names, trust_chain_verification=base.trust_chain_verification,
         )
 
@@ -161,7 +162,7 @@ def _trust(context: ssl.SSLContext, validation: Validation) -> None:
         context.load_verify_locations(cafile=validation.trusted_ca.filename, cadata=validation.trusted_ca.inline_string)
         if validation.crl is not None and validation.crl.filename:
             context.load_verify_locations(cafile=validation.crl.filename)
-            context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+            context.verify_flags |= ssl.VERIFY_CRL_CHECK_CHAIN
     except (OSError, ssl.SSLError) as e:
         raise NoSecret(f"{validation.trusted_ca.filename}: {e}") from e
 
@@ -188,6 +189,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     """TLS over a plain transport. It is a protocol to the socket's transport and a transport to the protocol above.
 
     on_ready(self) is called once when the handshake is done, on_failure(HandshakeFailed) instead when it fails. on_ready sets `protocol`.
+    What came of it is counted in `meter` under Envoy's names (`handshake`, `fail_verify_error`...).
     """
 
     def __init__(
@@ -197,12 +199,13 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         server: bool,
         sni: str = "",
         name: str = "",
+        meter: Meter,
         on_ready: Callable[[TlsTransport], None],
         on_failure: Callable[[HandshakeFailed], None],
     ):
         super().__init__()
         self._prepared, self._server, self._sni, self._name = prepared, server, sni, name
-        self._on_ready, self._on_failure = on_ready, on_failure
+        self._on_ready, self._on_failure, self._meter = on_ready, on_failure, meter
         self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
         self._tls = prepared.context.wrap_bio(self._incoming, self._outgoing, server_side=server, server_hostname=sni or None)
         self._raw: asyncio.Transport | None = None
@@ -240,7 +243,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             return
         self._over = True
         if not self._ready:
-            self._on_failure(HandshakeFailed(certificates.RESET if isinstance(error, ConnectionResetError) else ""))
+            self._failed(certificates.RESET if isinstance(error, ConnectionResetError) else "")
         elif self.protocol is not None:
             self.protocol.connection_lost(error)
 
@@ -272,6 +275,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             return
         self._ready = True
         self._flush()
+        self._count()
         if not self._server and self._tls.session is not None:
             self._prepared.sessions[self._session_key] = self._tls.session
         self._on_ready(self)
@@ -289,9 +293,25 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
 
     def _fail(self, reason: str) -> None:
         self._over = True
-        self._on_failure(HandshakeFailed(reason))
+        self._failed(reason)
         if self._raw is not None:
             self._raw.close()
+
+    def _failed(self, reason: str) -> None:
+        if name := certificates.counter(reason):
+            self._meter.inc(name)
+        self._on_failure(HandshakeFailed(reason))
+
+    def _count(self) -> None:
+        meter, cipher = self._meter, self._tls.cipher()
+        meter.inc("handshake")
+        meter.inc(f"versions.{self._tls.version()}")
+        if cipher is not None:
+            meter.inc(f"ciphers.{cipher[0]}")
+        if self._tls.session_reused:
+            meter.inc("session_reused")
+        if self._tls.getpeercert(True) is None:
+            meter.inc("no_certificate")
 
     # data
 

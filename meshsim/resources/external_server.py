@@ -61,19 +61,26 @@ class Answer(msgspec.Struct, rename="camel", kw_only=True, forbid_unknown_fields
     fault: Literal["", "close", "reset", "stall", "garbage", "truncate"] = ""
 
 
-class ServerCertificate(msgspec.Struct, rename="camel", kw_only=True, forbid_unknown_fields=True):
-    """The certificate a TLS port shows.
+class SignedCertificate(msgspec.Struct, rename="camel", kw_only=True, forbid_unknown_fields=True):
+    """A certificate of the world outside.
 
-    names: its DNS names and IP addresses; the server's hosts where absent.
+    names: its DNS names and IP addresses.
     ca: who signs it: `public` (which clients and `caCertificates: system` trust), `mesh`, `partner` or `unknown`.
-    any_name: issue one for whatever name a client asks for; without SNI the first of `names`.
     recipe: the name of a recipe in `certs/` (expired, self-signed, ...) that changes the certificate's validity, usage or signer.
     """
 
     names: list[str] = []
     ca: str = "public"
-    any_name: bool = False
     recipe: str = ""
+
+
+class ServerCertificate(SignedCertificate, kw_only=True, forbid_unknown_fields=True):
+    """The certificate a TLS port shows, for the server's hosts where it names nobody.
+
+    any_name: issue one for whatever name a client asks for; without SNI the first of `names`.
+    """
+
+    any_name: bool = False
 
 
 class ClientCertificates(msgspec.Struct, rename="camel", kw_only=True, forbid_unknown_fields=True):
@@ -261,7 +268,7 @@ GOOD = CertificateRecipe()
 
 
 class Presented(NamedTuple):
-    """The certificate a client is shown: its names, who signed it, and how it was made."""
+    """A certificate as it is shown: its names, who signed it, and how it was made."""
 
     names: tuple[str, ...]
     ca: str
@@ -274,11 +281,14 @@ def presented(server: ExternalServerSpec, port: ServerPort, sni: str | None, rec
     Raises KeyError for a recipe that `recipes` lacks.
     """
     certificate = port.certificate
+    names = certificate.names or server.hosts
+    return described(certificate, [sni or names[0]] if certificate.any_name else names, recipes)
+
+
+def described(certificate: SignedCertificate, names: Iterable[str], recipes: Mapping[str, CertificateRecipe]) -> Presented:
+    """A certificate for these names. Raises KeyError for a recipe that `recipes` lacks."""
     recipe = recipes[certificate.recipe] if certificate.recipe else GOOD
-    names = recipe.names or tuple(certificate.names or server.hosts)
-    if certificate.any_name and not recipe.names:
-        names = (sni or names[0],)
-    return Presented(names, recipe.ca or certificate.ca, recipe)
+    return Presented(recipe.names or tuple(names), recipe.ca or certificate.ca, recipe)
 
 
 def _matches(match: AnswerMatch, request: Request) -> bool:

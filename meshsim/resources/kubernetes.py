@@ -42,14 +42,37 @@ class ContainerPort(OpenMessage):
     protocol: str = "TCP"
 
 
+class VolumeMount(OpenMessage):
+    name: str = ""
+    mount_path: str = ""
+    sub_path: str = ""
+
+
 class Container(OpenMessage):
     name: str = ""
     image: str = ""
     ports: list[ContainerPort] = []
+    volume_mounts: list[VolumeMount] = []
+
+
+class KeyToPath(OpenMessage):
+    key: str = ""
+    path: str = ""
+
+
+class SecretVolume(OpenMessage):
+    secret_name: str = ""
+    items: list[KeyToPath] = []
+
+
+class Volume(OpenMessage):
+    name: str = ""
+    secret: SecretVolume | None = None
 
 
 class PodSpec(OpenMessage):
     containers: list[Container] = []
+    volumes: list[Volume] = []
     service_account_name: str = ""
     node_name: str = ""
     hostname: str = ""

@@ -61,6 +61,20 @@ def unverified(message: str, depth: int = 0) -> str:
     )
 
 
+_COUNTED = (
+    ("PEER_DID_NOT_RETURN_A_CERTIFICATE", "fail_verify_no_cert"),
+    ("verify cert failed: X509_verify_cert", "fail_verify_error"),
+    ("verify cert failed: SAN", "fail_verify_san"),
+    ("verify cert failed: verify SAN", "fail_verify_san"),
+    ("TLS_error", "connection_error"),
+)
+
+
+def counter(reason: str) -> str:
+    """The `ssl.` statistic that a failed handshake counts in; empty where the peer just went away, which counts nowhere."""
+    return next((name for words, name in _COUNTED if words in reason), "")
+
+
 def openssl_words(error: ssl.SSLError) -> str:
     """The log's words for an error of Python's ssl."""
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -45,11 +45,17 @@ def offer(way: Transport, secrets: Secrets) -> Offer | None:
 
 
 def _trust(common: CommonTlsContext, secrets: Secrets, name: str) -> Trust | None:
-    """Whom a context trusts; None while its roots are missing."""
+    """Whom a context trusts; None while its roots or its revocation list are missing."""
     combined = common.combined_validation_context
     config = combined.validation_context_sds_secret_config if combined else common.validation_context_sds_secret_config
     context = combined.default_validation_context if combined else common.validation_context
     if config is None:
         return trust(context, None, name)
     roots = secrets.roots(config.name)
-    return None if roots is None else trust(context, roots, name)
+    if roots is None:
+        return None
+    file = context.crl.filename if context is not None and context.crl is not None else None
+    lists = secrets.file_lists(file) if file else secrets.lists(config.name)
+    if file and lists is None:
+        return None
+    return trust(context, roots, name, lists)

@@ -19,13 +19,15 @@ VERSIONS = {"TLSv1_0": 10, "TLSv1_1": 11, "TLSv1_2": 12, "TLSv1_3": 13}
 
 @dataclass(frozen=True)
 class Certificate:
-    """A certificate as far as a verdict needs it. `ca` labels who signed it; `problem` is what else is wrong with it ("expired"...)."""
+    """A certificate as far as a verdict needs it. `ca` labels who signed it, and may have `revoked` it; `problem` is what else is wrong
+    with it ("expired"...)."""
 
     dns: tuple[str, ...] = ()
     uris: tuple[str, ...] = ()
     ca: str = ""
     subject: str = ""
     problem: str = ""
+    revoked: bool = False
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -34,11 +36,13 @@ class Certificate:
 
 @dataclass(frozen=True)
 class Trust:
-    """Whose certificates are accepted, and which names must be in them. `roots` None: anybody's."""
+    """Whose certificates are accepted, and which names must be in them. `roots` None: anybody's. `lists`: the CAs whose revocation lists
+    are at hand; None where nobody asks for one."""
 
     roots: frozenset[str] | None = None
     matchers: tuple[StringMatcher, ...] = ()
     name: str = ""
+    lists: frozenset[str] | None = None
 
     def objection(self, certificate: Certificate) -> str:
         """Why a certificate is refused, in Envoy's words; empty where it is not."""
@@ -48,6 +52,10 @@ class Trust:
             return tls_words.chain_refused(certificate.problem)
         if certificate.ca not in self.roots:
             return tls_words.chain_refused("unable to get local issuer certificate")
+        if self.lists is not None and certificate.ca not in self.lists:
+            return tls_words.chain_refused("unable to get certificate CRL")
+        if self.lists is not None and certificate.revoked:
+            return tls_words.chain_refused("certificate revoked")
         if self.matchers and not any(_named(m, certificate) for m in self.matchers):
             return tls_words.name_refused(certificate.names)
         if self.name and not any(covers(pattern, self.name) for pattern in certificate.dns):
@@ -55,14 +63,16 @@ class Trust:
         return ""
 
 
-def trust(context: CertificateValidationContext | None, roots: frozenset[str] | None, name: str = "") -> Trust:
+def trust(
+    context: CertificateValidationContext | None, roots: frozenset[str] | None, name: str = "", lists: frozenset[str] | None = None
+) -> Trust:
     """The trust a validation context asks for; without roots nothing is verified (Envoy)."""
     if roots is None or (context is not None and context.trust_chain_verification == "ACCEPT_UNTRUSTED"):
         return Trust()
     matchers: list[StringMatcher] = []
     if context is not None:
         matchers = [*context.match_subject_alt_names, *(m.matcher for m in context.match_typed_subject_alt_names)]
-    return Trust(roots, tuple(matchers), name)
+    return Trust(roots, tuple(matchers), name, lists)
 
 
 @dataclass(frozen=True)

@@ -56,7 +56,7 @@ class Servers:
         clients = server.port.client_certificates
         accepted = Trust(frozenset([*clients.trust, *_pem_labels(clients.pem)])) if clients.mode != "none" else None
         answer = Answer(
-            _certificate(shown),
+            certificate_of(shown),
             tuple(server.port.alpn),
             clients.mode == "required",
             accepted,
@@ -118,19 +118,18 @@ class Servers:
         return Got(response=Response(response.status, list(response.headers), not body), body=body, echo=note if is_echo else None)
 
 
-def _certificate(shown: Presented) -> Certificate:
-    """What a server shows, and what is wrong with it in OpenSSL's words."""
+def certificate_of(shown: Presented) -> Certificate:
+    """The facts of a certificate that is shown, and what is wrong with it in OpenSSL's words."""
     recipe = shown.recipe
     problems = (
         (recipe.self_signed, "self signed certificate"),
         (recipe.ends < 0, "certificate has expired"),
         (recipe.starts > 0, "certificate is not yet valid"),
-        (recipe.revoked, "certificate revoked"),
         ("server" not in recipe.usages, "unsuitable certificate purpose"),
     )
     problem = next((words for wrong, words in problems if wrong), "")
     dns = tuple(n for n in shown.names if "://" not in n)
-    return Certificate(dns, tuple(n for n in shown.names if "://" in n), shown.ca, problem=problem)
+    return Certificate(dns, tuple(n for n in shown.names if "://" in n), shown.ca, problem=problem, revoked=recipe.revoked)
 
 
 def not_tls() -> Handshake:

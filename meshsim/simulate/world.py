@@ -7,8 +7,9 @@ decided beside its resource, as for the live world.
 from __future__ import annotations
 
 import base64
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from meshsim.resources.external_server import CertificateRecipe, ExternalServerSpec, Place, places
 from meshsim.resources.network_policy import Walls
@@ -61,10 +62,23 @@ class World:
         return []
 
 
+class SecretFacts(NamedTuple):
+    """What a Secret holds: a certificate, the CAs it trusts, and the CAs whose revocation lists it has; None for what it lacks."""
+
+    certificate: Certificate | None = None
+    roots: frozenset[str] | None = None
+    lists: frozenset[str] | None = None
+
+
+SecretFile = tuple[tuple[str, str], str]
+"""A Secret, by namespace and name, and a key in it."""
+
+
 class Secrets:
     """The certificates and roots one proxy can be given, as facts.
 
-    files: certificates by path in the pod, file_roots: CA labels by path (`system` for the public CAs).
+    kubernetes: Secrets as they are written; issued: those that are made when a mesh starts. mounted: the Secret and key behind a path in
+    the pod. files: other certificates by path, file_roots: other CAs by path (`system` for the public CAs).
     """
 
     def __init__(
@@ -74,9 +88,13 @@ class Secrets:
         kubernetes: KubernetesSecrets,
         files: Mapping[str, Certificate] | None = None,
         file_roots: Mapping[str, frozenset[str]] | None = None,
+        *,
+        issued: Mapping[tuple[str, str], SecretFacts] | None = None,
+        mounted: Callable[[str], SecretFile | None] = lambda path: None,
     ):
         self._identity, self._namespace, self._kubernetes = identity, namespace, kubernetes
         self._files, self._file_roots = dict(files or {}), {"system": frozenset((PUBLIC,)), **(file_roots or {})}
+        self._issued, self._mounted = dict(issued or {}), mounted
 
     def certificate(self, name: str) -> Certificate | None:
         """The certificate of an SDS name, or None where nothing supplies it."""
@@ -85,12 +103,9 @@ class Secrets:
         scheme, _, rest = name.partition(":")
         if scheme == "file-cert":
             path = rest.partition("~")[0]
-            return self._files.get(path) or (self._identity if path.startswith("/etc/certs/") else None)
-        if scheme == "kubernetes":
-            data = self._secret(rest)
-            pem = data.get("tls.crt") or data.get("cert") if data else None
-            return pem_certificate(pem) if pem else None
-        return None
+            own = self._identity if path.startswith("/etc/certs/") else None
+            return self._files.get(path) or own or self._file(path).certificate
+        return self._secret(rest).certificate if scheme == "kubernetes" else None
 
     def roots(self, name: str) -> frozenset[str] | None:
         """The CAs of an SDS name, or None where nothing supplies it."""
@@ -100,16 +115,44 @@ class Secrets:
         if scheme == "file-root":
             if rest in self._file_roots:
                 return self._file_roots[rest]
-            return frozenset((MESH,)) if rest.startswith("/etc/certs/") else None
-        if scheme == "kubernetes":
-            data = self._secret(rest) or self._secret(rest.removesuffix("-cacert"))
-            pem = data.get("ca.crt") or data.get("cacert") if data else None
-            return pem_roots(pem) if pem else None
-        return None
+            return frozenset((MESH,)) if rest.startswith("/etc/certs/") else self._file(rest).roots
+        return self._with_ca(rest).roots if scheme == "kubernetes" else None
 
-    def _secret(self, rest: str) -> Mapping[str, bytes] | None:
+    def lists(self, name: str) -> frozenset[str] | None:
+        """The CAs whose revocation lists come with an SDS name."""
+        scheme, _, rest = name.partition(":")
+        return self._with_ca(rest).lists if scheme == "kubernetes" else None
+
+    def file_lists(self, path: str) -> frozenset[str] | None:
+        """The CAs whose revocation lists are in a file of the pod; None for a file that is not there."""
+        return self._file(path).lists
+
+    def _with_ca(self, rest: str) -> SecretFacts:
+        found = self._secret(rest)
+        return found if found != SecretFacts() else self._secret(rest.removesuffix("-cacert"))
+
+    def _secret(self, rest: str) -> SecretFacts:
         namespace, _, name = rest.removeprefix("//").rpartition("/")
-        return self._kubernetes.get((namespace or self._namespace, name))
+        return self._facts((namespace or self._namespace, name))
+
+    def _facts(self, secret: tuple[str, str]) -> SecretFacts:
+        if secret in self._issued:
+            return self._issued[secret]
+        data = self._kubernetes.get(secret) or {}
+        chain, root, crl = (data.get(tls) or data.get(generic) for tls, generic in _KEYS)
+        return SecretFacts(
+            pem_certificate(chain) if chain else None, pem_roots(root) if root else None, pem_lists(crl) if crl else None
+        )
+
+    def _file(self, path: str) -> SecretFacts:
+        """The part of a Secret that is the file at that path."""
+        secret, key = self._mounted(path) or (("", ""), "")
+        facts = self._facts(secret)
+        chain, root, crl = (key in keys for keys in _KEYS)
+        return SecretFacts(facts.certificate if chain else None, facts.roots if root else None, facts.lists if crl else None)
+
+
+_KEYS = (("tls.crt", "cert"), ("ca.crt", "cacert"), ("ca.crl", "crl"))  # of a certificate, a root, a list; of `tls` and `generic` Secrets
 
 
 def pem_certificate(pem: bytes) -> Certificate | None:
@@ -135,6 +178,16 @@ def pem_roots(pem: bytes) -> frozenset[str]:
 
     try:
         return frozenset(_label(c.subject.public_bytes()) for c in x509.load_pem_x509_certificates(pem))
+    except ValueError:
+        return frozenset()
+
+
+def pem_lists(pem: bytes) -> frozenset[str]:
+    """The CA of a revocation list."""
+    from cryptography import x509
+
+    try:
+        return frozenset((_label(x509.load_pem_x509_crl(pem).issuer.public_bytes()),))
     except ValueError:
         return frozenset()
 

@@ -17,9 +17,11 @@ import msgspec
 import yaml
 
 from meshsim.identity import Authority, KeyPair, Leaf, self_signed, write_private
-from meshsim.resources.external_server import CertificateRecipe, ExternalServerSpec, Presented, ServerPort, presented
+from meshsim.resources.external_server import CertificateRecipe, ExternalServerSpec, Presented, ServerPort, described, presented
+from meshsim.resources.issued_secret import IssuedSecretSpec
 
 _ASKED = "_meshsim_sni"  # where a connection keeps the name its client asked for
+_REVOKED = 0x4D534D52  # the serial number of every revoked certificate: its CA can list it before any process has issued it
 _TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
@@ -47,6 +49,7 @@ class Authorities:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._known: dict[str, Authority] = {}
         self._issued: dict[Presented, KeyPair] = {}
+        self._lists: dict[str, bytes] = {}
 
     def __getitem__(self, name: str) -> Authority:
         """Raises KeyError for a name that `certs/authorities.yaml` lacks."""
@@ -70,6 +73,24 @@ class Authorities:
             self._issued[wanted] = self._sign(wanted)
         return self._issued[wanted]
 
+    def secret(self, spec: IssuedSecretSpec) -> dict[str, bytes]:
+        """The contents of a Secret, by key. Raises KeyError for a recipe or an authority that `certs/` lacks."""
+        data: dict[str, bytes] = {}
+        if spec.certificate is not None:
+            pair = self.issue(described(spec.certificate, spec.certificate.names, certificate_recipes()))
+            data |= {"tls.crt": pair.chain_pem(), "tls.key": pair.key_pem()}
+        if spec.trust:
+            data["ca.crt"] = self[spec.trust].root_pem()
+        if spec.revocations:
+            data["ca.crl"] = self.revocations(spec.trust)
+        return data
+
+    def revocations(self, name: str) -> bytes:
+        """The revocation list of a CA as PEM; the same one each time."""
+        if name not in self._lists:
+            self._lists[name] = self[name].crl_pem([_REVOKED])
+        return self._lists[name]
+
     def client_pair(self, ca: str, name: str) -> tuple[Path, Path]:
         """Files of a client certificate and its key, for a pod to hold."""
         chain, key = self.folder / ca / f"client-{name}.pem", self.folder / ca / f"client-{name}.key"
@@ -85,14 +106,9 @@ class Authorities:
             starts=datetime.timedelta(days=recipe.starts),
             ends=datetime.timedelta(days=recipe.ends),
             usages=recipe.usages,
+            serial=_REVOKED if recipe.revoked else None,
         )
-        if recipe.self_signed:
-            return self_signed(leaf)
-        authority = self[wanted.ca]
-        pair = authority.issue(leaf)
-        if recipe.revoked:
-            authority.revoke(pair.certificate)
-        return pair
+        return self_signed(leaf) if recipe.self_signed else self[wanted.ca].issue(leaf)
 
     def _load_or_create(self, name: str) -> Authority:
         recipe = authority_recipes()[name]
