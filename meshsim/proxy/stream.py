@@ -184,6 +184,7 @@ class Stream:
         self.exchange.entry.upstream_local = upstream.local
         request = self._attempt.request
         request.ends = self._complete and not self._body and not self._trailers
+        self.sink.resume()  # before the body goes out, which may block the host
         upstream.send_head(request)
         for piece in self._body:
             upstream.send_data(piece)
@@ -191,7 +192,6 @@ class Stream:
             if not request.ends:
                 upstream.send_end(self._trailers)
             self._limit_try()
-        self.sink.resume()
 
     def not_ready(self, reset: Reset, reason: str = "") -> None:
         """There is no connection to be had."""

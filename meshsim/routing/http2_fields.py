@@ -2,36 +2,56 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from meshsim.routing import replies
 from meshsim.routing.http1 import Refused, Rules, without_underscores
 from meshsim.routing.message import Headers, Request, Response
 
 VERSION = "HTTP/2"
-Fields = Iterable[tuple[bytes, bytes]]
+
+SENSITIVE = frozenset(("authorization", "proxy-authorization", "cookie", "set-cookie"))
+"""Headers that no table may keep, so that nobody can find them out by guessing (RFC 7541 7.1.3)."""
+CHANGING = frozenset((
+    ":path", "age", "content-length", "etag", "if-modified-since", "if-none-match", "last-modified", "location", "traceparent",
+    "x-b3-spanid", "x-b3-traceid", "x-envoy-expected-rq-timeout-ms", "x-envoy-upstream-service-time", "x-request-id",
+))  # fmt: skip
+"""Headers that seldom come twice with the same value: not worth a place in a table."""
+
 _NOT_ON_HTTP2 = frozenset(("connection", "upgrade", "keep-alive", "proxy-connection", "transfer-encoding", "host"))
+_FORBIDDEN = _NOT_ON_HTTP2 - {"host"}
+_OF_REQUESTS = frozenset((":method", ":scheme", ":path", ":authority", ":protocol"))
 
 
-def request(fields: Fields, *, ends: bool) -> Request:
-    """A request from the fields of its HEADERS; cookies that were split are one again (RFC 9113 8.2.3)."""
+class Malformed(Exception):
+    """Fields that are no HTTP/2 message (RFC 9113 8.1.1)."""
+
+
+def request(fields: Headers, *, ends: bool) -> Request:
+    """A request from the fields of its HEADERS; cookies that were split are one again (RFC 9113 8.2.3). Raises Malformed."""
     pseudo: dict[str, str] = {}
     headers: Headers = []
     cookies: list[str] = []
-    for name, value in decoded(fields):
-        if name.startswith(":"):
+    for field in fields:
+        name, value = field
+        if name[0] == ":":
+            if name in pseudo or name not in _OF_REQUESTS or headers or cookies:
+                raise Malformed(name)
             pseudo[name] = value
         elif name == "host":
             pseudo.setdefault(":authority", value)
         elif name == "cookie":
             cookies.append(value)
+        elif name in _FORBIDDEN or (name == "te" and value.lower() != "trailers"):
+            raise Malformed(name)
         else:
-            headers.append((name, value))
+            headers.append(field)
     if cookies:
         headers.append(("cookie", "; ".join(cookies)))
+    method, path = pseudo.get(":method", ""), pseudo.get(":path", "")
+    if not method or (method != "CONNECT" and not (path and pseudo.get(":scheme"))):
+        raise Malformed("a request without its method, scheme or path")
     return Request(
-        method=pseudo.get(":method", ""),
-        path=pseudo.get(":path", ""),
+        method=method,
+        path=path,
         authority=pseudo.get(":authority", ""),
         scheme=pseudo.get(":scheme", "http"),
         headers=headers,
@@ -54,19 +74,43 @@ def refused(request: Request, size: int, rules: Rules) -> str:
     return ""
 
 
-def of_request(request: Request) -> list[tuple[bytes, bytes]]:
+def of_request(request: Request) -> Headers:
     """The fields of a request's HEADERS, in Envoy's order; CONNECT has neither path nor scheme (RFC 9113 8.5)."""
     pseudo = [(":authority", request.authority), (":path", request.path), (":method", request.method), (":scheme", request.scheme)]
     if request.method == "CONNECT":
         pseudo = [(":authority", request.authority), (":method", request.method)]
-    return [*encoded(pseudo), *encoded(request.headers)]
+    return pseudo + sendable(request.headers)
 
 
-def response(fields: Fields, *, ends: bool) -> Response:
-    """A response from the fields of its HEADERS."""
-    headers = decoded(fields)
-    status = next((int(value) for name, value in headers if name == ":status"), 0)
-    return Response(status, [pair for pair in headers if not pair[0].startswith(":")], ends, VERSION)
+def response(fields: Headers, *, ends: bool) -> Response:
+    """A response from the fields of its HEADERS. Raises Malformed."""
+    name, status = fields[0] if fields else ("", "")
+    if name != ":status" or len(status) != 3 or not status.isdecimal():
+        raise Malformed("a response without its status")
+    return Response(int(status), trailers(fields[1:]), ends, VERSION)
+
+
+def trailers(fields: Headers) -> Headers:
+    """Fields after a body, or beside a status. Raises Malformed."""
+    for name, _ in fields:
+        if name[0] == ":" or name in _FORBIDDEN:
+            raise Malformed(name)
+    return fields
+
+
+def length(headers: Headers) -> int | None:
+    """The bytes of body that a message announces. Raises Malformed."""
+    values = {value for name, value in headers if name == "content-length"}
+    if not values:
+        return None
+    if len(values) > 1 or not all(value.isdecimal() and value.isascii() for value in values):
+        raise Malformed("content-length")
+    return int(values.pop())
+
+
+def body_size(response: Response) -> int | None:
+    """The bytes of body to expect; what is not modified has none, whatever it announces. Raises Malformed."""
+    return None if response.status == 304 else length(response.headers)
 
 
 def sound(response: Response) -> bool:
@@ -75,15 +119,11 @@ def sound(response: Response) -> bool:
     return not empty or response.version != VERSION or response.first("content-length") in (None, "0")
 
 
-def of_response(response: Response) -> list[tuple[bytes, bytes]]:
+def of_response(response: Response) -> Headers:
     """The fields of a response's HEADERS."""
-    return [(b":status", b"%d" % response.status), *encoded(response.headers)]
+    return [(":status", str(response.status)), *sendable(response.headers)]
 
 
-def encoded(headers: Headers) -> list[tuple[bytes, bytes]]:
+def sendable(headers: Headers) -> Headers:
     """Fields without what HTTP/2 has no headers for."""
-    return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers if name not in _NOT_ON_HTTP2]
-
-
-def decoded(fields: Fields) -> Headers:
-    return [(name.decode("latin-1"), value.decode("latin-1")) for name, value in fields]
+    return [field for field in headers if field[0] not in _NOT_ON_HTTP2]
