@@ -195,6 +195,9 @@ def _request_header(argument: str) -> Operator:
     names = [name.lower() for name in argument.split("?")]
     if len(names) == 1 and names[0] in _PSEUDO:
         return _PSEUDO[names[0]]
+    if len(names) == 1:
+        only = names[0]
+        return lambda entry: _header(entry.request_headers, only)
 
     def find(entry: Entry) -> Value:
         for name in names:

@@ -111,7 +111,6 @@ class Exchange:
         self.runtime = manager.runtime
         self._rng: random.Random = manager.runtime.rng
         self.entry = Entry(downstream, start=now, listener=manager.listener)
-        self._log_request()
         self.entry.remote = downstream.source
         self.selected: CompiledRoute | None = None
         self.cluster: Cluster | None = None
@@ -152,9 +151,7 @@ class Exchange:
         try:
             path = self.manager.normalize(request.path) if request.method != "CONNECT" else request.path
         except paths.RedirectTo as e:
-            self._log_request()
             return self._reply(Local(307, "", "path_normalization_failed"), [("location", e.path)])
-        self._log_request()
         if path is None:
             return self.local(replies.BAD_PATH)
         request.path = path
@@ -169,7 +166,6 @@ class Exchange:
             self.selected = table.route(request, self._rng)
         self._choose_cluster()
         self._decorate()
-        self._log_request()
         if request.upgrade and not self._upgrade_allowed(request.upgrade):
             return self.local(replies.NO_UPGRADE)
         self._pending_filters = list(self.manager.filters)
@@ -311,6 +307,7 @@ class Exchange:
     # Route ---------------------------------------------------------------------------------------------------------------------------
 
     def _log_request(self) -> None:
+        """Give the entry the request as it is now, before anything reads it there."""
         entry, request = self.entry, self.request
         entry.method, entry.path, entry.authority, entry.scheme = request.method, request.path, request.authority, request.scheme
         entry.protocol, entry.request_headers = request.version, request.headers
@@ -506,7 +503,6 @@ class Exchange:
             if not self.manager.suppresses:
                 request.headers = replaced(request.headers, headers.ORIGINAL_PATH, request.path)
             request.path = path
-        self._log_request()
 
     def _say_time_left(self) -> None:
         """Tell the host how long its answer will be waited for: what the attempt may take, of what the route has left."""
@@ -618,6 +614,7 @@ class Exchange:
         return int((self.runtime.clock() - self.entry.start) * 1000)
 
     def _substitute(self, value: str) -> str:
+        self._log_request()
         return self.runtime.substitute(value, self.entry)
 
 

@@ -49,11 +49,14 @@ def incoming(
     """Change a request's headers as a connection manager does before routing; who the client is, as logs say it."""
     edge = manager.use_remote_address is True
     dropped = _DROPPED_AT_EDGE if edge else _DROPPED
-    if _CONDITIONAL.isdisjoint([name for name, _ in request.headers]):
-        headers = [pair for pair in request.headers if pair[0] not in dropped]
-    else:
+    names = {name for name, _ in request.headers}
+    if not _CONDITIONAL.isdisjoint(names):
         headers = _without_hop_by_hop(request, dropped)
-    names = {name for name, _ in headers}
+        names = {name for name, _ in headers}
+    elif names.isdisjoint(dropped):
+        headers = request.headers.copy()
+    else:
+        headers = [pair for pair in request.headers if pair[0] not in dropped]
     scheme = "https" if downstream.secure else "http"
     remote = downstream.source
     forwarded = next((v for n, v in headers if n == XFF), None) if XFF in names else None

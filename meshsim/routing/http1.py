@@ -23,6 +23,7 @@ _STRICT_REQUEST = re.compile(rb"([A-Z\-]+) ([\x21-\x7e]+) HTTP/1\.1\r\n" + _FIEL
 _STRICT_RESPONSE = re.compile(rb"HTTP/1\.[01] [1-9][0-9][0-9] [\t\x20-\x7e\x80-\xff]*\r\n" + _FIELDS)
 _HEAD_END = re.compile(rb"\n\r?\n")
 _FRAMING = re.compile(rb"(?i)\n(content-length|transfer-encoding):[ \t]*([^\r\n]*?)[ \t]*\r")
+_CONTENT_LENGTH = b"\ncontent-length:"
 _REQUEST_LINE = re.compile(rb"([^ ]+) +([^ ]+)(?: +(HTTP/[0-9]\.[0-9]))? *")
 _STATUS_LINE = re.compile(rb"(HTTP/1\.[01]) +([1-9][0-9][0-9])(?: (.*))?")
 _FIELD = re.compile(rb"(" + _TOKEN + rb"+):(.*)", re.DOTALL)
@@ -48,6 +49,8 @@ HOST = "host"
 UPGRADING: Headers = [("host", "head"), ("connection", "upgrade"), ("upgrade", "any")]
 """The headers of a request that any 101 can answer."""
 _WISHES = ("connection", "proxy-connection")
+_TELLING = frozenset(("host", "transfer-encoding", "upgrade", "expect", *_WISHES))
+"""What says how a request is framed, where it goes, or what becomes of its connection."""
 
 
 class Rules(NamedTuple):
@@ -162,20 +165,23 @@ def _authority(text: str) -> str:
 
 def _length(raw: bytes) -> int | None:
     """What the framing headers say. Raises Refused for anything that two readers could understand differently."""
+    low = raw.lower()
+    if b"\ntransfer-encoding:" not in low:
+        at = low.find(_CONTENT_LENGTH)
+        if at < 0:
+            return None
+        value = low[at + len(_CONTENT_LENGTH) : low.index(b"\r", at)].strip(b" \t")
+        if low.find(_CONTENT_LENGTH, at + 1) >= 0 or not value.isdigit() or len(value) > 19:
+            raise Refused("syntax")
+        return int(value)
     found = _FRAMING.findall(raw)
-    if not found:
-        return None
     lengths = [value for name, value in found if name.lower() == b"content-length"]
     codings = [value for name, value in found if name.lower() != b"content-length"]
-    if codings:
-        if len(codings) > 1 or codings[0].lower() != b"chunked":
-            raise Refused("transfer-encoding")
-        if lengths:
-            raise Refused("length and chunked")
-        return CHUNKED
-    if len(lengths) > 1 or not lengths[0].isdigit() or len(lengths[0]) > 19:
-        raise Refused("syntax")
-    return int(lengths[0])
+    if len(codings) != 1 or codings[0].lower() != b"chunked":
+        raise Refused("transfer-encoding")
+    if lengths:
+        raise Refused("length and chunked")
+    return CHUNKED
 
 
 class Incoming(NamedTuple):
@@ -193,20 +199,22 @@ class Incoming(NamedTuple):
 
 def incoming(method: str, text: str, version: str, headers: Headers, length: int) -> Incoming:
     """A request from the parts of its strict head; what says how it is framed or where it goes is no header any more. Raises Refused."""
-    hosts, upgrade, continues = [], "", False
+    hosts, upgrade, continues, wishes = [], "", False, []
     kept: Headers = []
-    wishes = tokens(value for name, value in headers if name in _WISHES)
     for pair in headers:
         name, value = pair
-        if name == "host":
-            hosts.append(value)
-            continue
-        if name == "transfer-encoding":
-            continue
-        if name == "upgrade":
-            upgrade = upgrade or value.lower()
-        elif name == "expect":
-            continues = value.lower() == "100-continue"
+        if name in _TELLING:
+            if name == "host":
+                hosts.append(value)
+                continue
+            if name == "transfer-encoding":
+                continue
+            if name == "upgrade":
+                upgrade = upgrade or value.lower()
+            elif name == "expect":
+                continues = value.lower() == "100-continue"
+            else:
+                wishes += tokens((value,))
         kept.append(pair)
     path, authority = target(method, text, ",".join(hosts) if hosts else None)
     if hosts == [""]:
@@ -222,9 +230,15 @@ def answered(status: int, version: str, headers: Headers, length: int | None, me
     """What a response to `method` has: headers, the length of its body (None: until the connection ends), and whether that goes on."""
     if method == "HEAD" or status in (204, 304):
         length = 0
-    wishes = tokens(value for name, value in headers if name in _WISHES)
-    kept = [pair for pair in headers if pair[0] != "transfer-encoding"]
-    return kept, length, version == "1.1" and "close" not in wishes and length is not None
+    goes_on = version == "1.1" and length is not None
+    kept: Headers = []
+    for pair in headers:
+        name, value = pair
+        if name in _WISHES and "close" in tokens((value,)):
+            goes_on = False
+        if name != "transfer-encoding":
+            kept.append(pair)
+    return kept, length, goes_on
 
 
 def request_head(request: Request) -> tuple[bytes, bool]:
@@ -232,7 +246,8 @@ def request_head(request: Request) -> tuple[bytes, bool]:
     sized = False
     lines = [f"{request.method} {request.path or request.authority} HTTP/1.1", f"host: {request.authority}"]
     for name, value in request.headers:
-        sized = sized or name == "content-length"
+        if name == "content-length":
+            sized = True
         lines.append(f"{name}: {value}")
     chunked = not sized and not request.ends and not request.upgrade and request.method != "CONNECT"
     if chunked:
