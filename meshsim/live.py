@@ -1,6 +1,6 @@
 """A mesh alive on this machine: its proxies, the outside, and a way into every pod.
 
-How this works: a run folder holds everything (processes/folder.py). Each proxy gets a home in it with its certificate, its secrets
+How this works: a run folder holds everything (run_folder.py). Each proxy gets a home in it with its certificate, its secrets
 and its placed xds (network/place.py); the directory file tells every process the names, ClusterIPs and captured pods. Proxies and
 the outside run on this event loop, or as a process each (members.py); the SOCKS server of every pod runs here. A change is written in
 the same order as the start: names first, then the outside, then each proxy, so that what is referred to is there first.
@@ -30,9 +30,9 @@ from meshsim.network.choice import LOOPBACK
 from meshsim.pod import LivePod
 from meshsim.processes import Process, python
 from meshsim.processes import world as world_process
-from meshsim.processes.folder import RunFolder
 from meshsim.processes.proxy import ADMIN
 from meshsim.processes.world import Application, Outside
+from meshsim.run_folder import RunFolder
 from meshsim.world import World
 from meshsim.world.certificates import Authorities
 

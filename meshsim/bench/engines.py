@@ -32,8 +32,8 @@ from meshsim.network.base import Address
 from meshsim.network.place import Site
 from meshsim.network.secrets import Identity, SecretFiles
 from meshsim.processes import Process, python
-from meshsim.processes.folder import RunFolder
 from meshsim.resources.external_server import Presented
+from meshsim.run_folder import RunFolder
 from meshsim.world.certificates import Authorities
 
 ASYNCIO, ENVOY, H11, PLAIN_LOOP = "asyncio", "envoy", "asyncio-h11", "asyncio-plainloop"

@@ -36,32 +36,49 @@ COMMANDS = {
     "logs": "show access logs of the running mesh",
     "exec": "run a command in a pod of the running mesh",
 }
-RUNNING = ("up", "ls", "down", "apply", "get", "delete", "create", "label", "logs", "exec")
-"""The commands of one module: they speak to a running mesh."""
+MESHES = ("up", "ls", "down")
+"""The commands of one module: meshes that stay."""
+LIKE_KUBECTL = ("apply", "get", "delete", "create", "label", "logs", "exec")
+"""What a running mesh answers by itself; these start without click and without the mesh's own modules."""
 USER_MISTAKE = 2
+INTERRUPTED = 130
 
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and exit with its status."""
-    import click
-
     from meshsim.errors import MeshsimError
 
-    group = _group()
+    words = sys.argv[1:] if arguments is None else arguments
     try:
-        status = group.main(args=arguments, prog_name="meshsim", standalone_mode=False)
-    except click.ClickException as e:
-        e.show()
-        status = e.exit_code
-    except (click.Abort, KeyboardInterrupt):
-        status = 130
+        status = _kubectl(words) if words and words[0] in LIKE_KUBECTL else _command(words)
+    except KeyboardInterrupt:
+        status = INTERRUPTED
     except MeshsimError as e:
         print(_worded(e), file=sys.stderr)
         status = USER_MISTAKE
     except BrokenPipeError:  # somebody piped us into `head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         status = 0
-    sys.exit(status if isinstance(status, int) else 0)
+    sys.exit(status)
+
+
+def _kubectl(words: list[str]) -> int:
+    from meshsim.cli import kubectl
+
+    return kubectl.run(words[0], words[1:])
+
+
+def _command(words: list[str]) -> int:
+    import click
+
+    try:
+        status = _group().main(args=words, prog_name="meshsim", standalone_mode=False)
+    except click.ClickException as e:
+        e.show()
+        return e.exit_code
+    except click.Abort:
+        return INTERRUPTED
+    return status if isinstance(status, int) else 0
 
 
 def _worded(error: Exception) -> str:
@@ -85,7 +102,7 @@ def _group() -> click.Group:
         def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
             if cmd_name not in COMMANDS:
                 return None
-            if cmd_name in RUNNING:
+            if cmd_name in MESHES:
                 found: click.Command = importlib.import_module("meshsim.cli.kube").commands[cmd_name]
                 return found
             command: click.Command = importlib.import_module(f"meshsim.cli.{cmd_name}").command

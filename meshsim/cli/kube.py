@@ -1,22 +1,16 @@
-"""meshsim up, ls, down; and apply, get, delete, create, label, logs, exec on a running mesh, as kubectl has them."""
+"""meshsim up, ls, down: meshes that stay."""
 
 from __future__ import annotations
 
-import argparse
 import time
 from pathlib import Path
 
 import click
 
 from meshsim.cli.sources import file_option, find, load_mesh, network_option
-from meshsim.errors import MeshsimError
+from meshsim.cli.text import table
 from meshsim.kube import client
-from meshsim.kube.arguments import HelpAsked, parse
-from meshsim.kube.tables import aligned
-from meshsim.resources.load import texts
 from meshsim.surroundings import DEFAULT, home
-
-LIKE_KUBECTL = ("apply", "get", "delete", "create", "label", "logs", "exec")
 
 
 @click.command("up")
@@ -46,10 +40,9 @@ def ls() -> int:
     if not found:
         click.echo("no mesh is running", err=True)
         return 0
-    rows = [("NAME", "PODS", "NETWORK", "AGE", "FOLDER")]
     now = time.time()
-    rows += [(r.state.name, str(len(r.state.pods)), r.state.network, f"{int(now - r.state.started)}s", str(r.folder)) for r in found]
-    click.echo(aligned(rows))
+    rows = [(r.state.name, str(len(r.state.pods)), r.state.network, f"{int(now - r.state.started)}s", str(r.folder)) for r in found]
+    click.echo(table(("NAME", "PODS", "NETWORK", "AGE", "FOLDER"), rows, gap=3))
     return 0
 
 
@@ -64,34 +57,4 @@ def down(name: str | None, every: bool) -> int:
     return 0
 
 
-class _LikeKubectl(click.Command):
-    """A command whose words the mesh reads, `--` included."""
-
-    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        ctx.params["words"] = args
-        return []
-
-
-def _like_kubectl(name: str) -> click.Command:
-    return _LikeKubectl(name, callback=lambda words: _ask(name, words), add_help_option=False)
-
-
-def _ask(command: str, words: list[str]) -> int:
-    try:
-        asked = parse(command, words)
-    except HelpAsked as e:
-        click.echo(str(e))
-        return 0
-    return client.ask(client.choose(asked.mesh), command, words, _files(asked))
-
-
-def _files(asked: argparse.Namespace) -> list[tuple[str, str]]:
-    named = getattr(asked, "filename", [])
-    for name in named:
-        if name != "-" and not Path(name).exists():
-            raise MeshsimError(f'error: the path "{name}" does not exist')
-    return list(texts(named, None))
-
-
 commands: dict[str, click.Command] = {"up": up, "ls": ls, "down": down}
-commands |= {name: _like_kubectl(name) for name in LIKE_KUBECTL}

@@ -29,7 +29,7 @@ class _Parser(argparse.ArgumentParser):
 
 def parse(command: str, words: list[str]) -> argparse.Namespace:
     """The options and operands of one command; `after` is what follows `--`. Raises WrongWords, HelpAsked."""
-    parser = _PARSERS[command]
+    parser = _PARSERS[command]()
     before, after = (words[: words.index("--")], words[words.index("--") + 1 :]) if "--" in words else (words, [])
     found = parser.parse_intermixed_args(before)
     found.after = after
@@ -106,5 +106,5 @@ def _exec() -> _Parser:
 
 
 _PARSERS = {
-    "apply": _apply(), "delete": _delete(), "create": _create(), "get": _get(), "label": _label(), "logs": _logs(), "exec": _exec(),
+    "apply": _apply, "delete": _delete, "create": _create, "get": _get, "label": _label, "logs": _logs, "exec": _exec,
 }  # fmt: skip

@@ -15,8 +15,8 @@ from typing import NamedTuple
 import msgspec
 
 from meshsim.errors import MeshsimError
-from meshsim.kube.daemon import DOWN, LENGTH, SOCKET, STATE, Request, State
-from meshsim.processes.folder import PREFIX, base, is_abandoned
+from meshsim.kube.protocol import DOWN, LENGTH, SOCKET, STATE, Request, State
+from meshsim.run_folder import PREFIX, base, is_abandoned
 
 CHOSEN = "MESHSIM_MESH"  # the variable that names a mesh
 _END_LIMIT = 20.0  # seconds a mesh has to end

@@ -2,8 +2,6 @@
 
 It writes one line to its standard output when the mesh is up (`ready FOLDER`) or cannot come up (`failed REASON`), and then goes on
 alone until it is told to end. Its run folder holds `mesh.json` (name, token, process) and the socket `control.sock`, for its user only.
-
-A request is a connection: a length, the client's three descriptors, and JSON (token, command, words, files); the answer is the exit status.
 """
 
 from __future__ import annotations
@@ -15,7 +13,6 @@ import os
 import secrets
 import signal
 import socket
-import struct
 import sys
 import time
 from pathlib import Path
@@ -26,34 +23,14 @@ import msgspec
 from meshsim.errors import MeshsimError
 from meshsim.kube.arguments import HelpAsked, WrongWords, parse
 from meshsim.kube.commands import FAILED, Commands, Terminal
+from meshsim.kube.protocol import DOWN, LENGTH, SOCKET, STATE, Request, State
 from meshsim.live import LiveMesh
 from meshsim.mesh import load
 from meshsim.network.choice import enter
 
-STATE, SOCKET, LOG = "mesh.json", "control.sock", "daemon.log"
-LENGTH = struct.Struct("!I")
+LOG = "daemon.log"
 MOST = 64 << 20  # bytes of a request
 _REQUEST_LIMIT = 10.0  # seconds for a client to say what it wants
-DOWN = "down"
-
-
-class State(msgspec.Struct):
-    """What a client needs to know of a running mesh."""
-
-    name: str
-    token: str
-    pid: int
-    network: str
-    pods: list[str]
-    started: float
-
-
-class Request(msgspec.Struct):
-    token: str
-    command: str
-    words: list[str] = []
-    files: list[tuple[str, str]] = []
-    folder: str = "/"
 
 
 class Daemon:

@@ -15,8 +15,8 @@ import msgspec
 
 from meshsim.network import choice
 from meshsim.processes.child import Lifeline, run
-from meshsim.processes.folder import is_abandoned
 from meshsim.resources.external_server import ExternalServerSpec, Place
+from meshsim.run_folder import is_abandoned
 from meshsim.world import World
 from meshsim.world.certificates import Authorities
 

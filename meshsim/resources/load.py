@@ -8,8 +8,6 @@ everything that is wrong. A document that cannot be converted is still among `Do
 from __future__ import annotations
 
 import gc
-import sys
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -21,6 +19,7 @@ from meshsim.errors import ConfigError, Location, Problem
 from meshsim.resources import decode, kinds
 from meshsim.resources.reader import MAX_BYTES, Absurd, Reader, Source, compose
 from meshsim.resources.resource import ObjectMeta, Resource
+from meshsim.texts import texts
 
 HEADERS = ("GoldenCase", "GoldenBase", "Walkthrough", "MeshTest")  # meshsim.dev documents that are no part of a mesh
 TOP_LEVEL = ("apiVersion", "kind", "metadata", "spec", "status")
@@ -122,24 +121,6 @@ def _read(text: str, name: str, out: Documents) -> None:
     except (yaml.YAMLError, Absurd, UnicodeError, RecursionError) as e:
         said = (str(e) or type(e).__name__).splitlines()[0]
         out.problems.append(Problem("error", f"not YAML: {said}", Location(name, 1)))
-
-
-def texts(sources: Iterable[str | Path], stdin: str | None) -> Iterator[tuple[str, str]]:
-    """The name and text of each file that `load` would read."""
-    for source in sources:
-        if str(source) == "-":
-            yield "<stdin>", sys.stdin.read() if stdin is None else stdin
-            continue
-        path = Path(source)
-        found = sorted(p for p in path.iterdir() if p.suffix in (".yaml", ".yml")) if path.is_dir() else [path]
-        if not found:
-            raise ConfigError([Problem("error", "no *.yaml or *.yml files in this folder", Location(str(path), 1))])
-        for file in found:
-            try:
-                yield str(file), file.read_text(encoding="utf-8")
-            except (OSError, UnicodeDecodeError) as e:
-                reason = e.strerror if isinstance(e, OSError) else "not UTF-8 text"
-                raise ConfigError([Problem("error", str(reason), Location(str(file), 1))]) from None
 
 
 def _document(node: yaml.Node | None, name: str, out: Documents, text: str | None) -> None:

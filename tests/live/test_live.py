@@ -22,7 +22,7 @@ from meshsim.members import Separate
 from meshsim.mesh import Mesh, UnknownPod
 from meshsim.pod import NameDoesNotResolve
 from meshsim.processes import environment
-from meshsim.processes.folder import BASE_VARIABLE
+from meshsim.run_folder import BASE_VARIABLE
 
 SCENARIOS = Path(__file__).parents[2] / "scenarios"
 PLAIN, MTLS = SCENARIOS / "egress-gateway-http", SCENARIOS / "egress-gateway-http-mtls"

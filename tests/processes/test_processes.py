@@ -17,8 +17,8 @@ import pytest
 from meshsim.network.base import Address
 from meshsim.network.loopback import LoopbackNetwork
 from meshsim.processes import Process, ProcessFailed, python, world
-from meshsim.processes.folder import RunFolder, is_abandoned, sweep
 from meshsim.resources.external_server import ExternalServerSpec
+from meshsim.run_folder import RunFolder, is_abandoned, sweep
 
 SITE = "203.0.113.10"
 
@@ -88,7 +88,7 @@ PARENT = """
 import asyncio, sys
 from pathlib import Path
 from meshsim.processes import Process, python, world
-from meshsim.processes.folder import RunFolder
+from meshsim.run_folder import RunFolder
 async def main():
     run = RunFolder()
     world.write(run.path, world.Outside())
