@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 from meshsim.proxy.gather import Gathered
-from meshsim.proxy.parsers import BadMessage, Body, End, ResponseHead, ResponseParser, Tunnel
+from meshsim.proxy.parsers import BadMessage, Body, Continue, End, ResponseHead, ResponseParser, Tunnel
 from meshsim.routing import http1
 from meshsim.routing.message import Headers, Request, Response
 from meshsim.routing.retries import Reset
@@ -101,7 +101,7 @@ class Http1Client(asyncio.Protocol):
         for event in self._parser.feed(data):
             self._event(event)
 
-    def _event(self, event: ResponseHead | Body | End | Tunnel | BadMessage) -> None:
+    def _event(self, event: Continue | ResponseHead | Body | End | Tunnel | BadMessage) -> None:
         stream = self._stream
         if stream is None:
             return
@@ -121,6 +121,8 @@ class Http1Client(asyncio.Protocol):
             if not self._raw:
                 stream.response_end()
                 self._release()
+        elif isinstance(event, Continue):
+            stream.may_continue()
         else:
             self._stream = None
             stream.failed(Reset.PROTOCOL)
@@ -136,8 +138,10 @@ class Http1Client(asyncio.Protocol):
         self._lost(self)
         if stream is None:
             return
-        if self._answered and (self._raw or self._parser.finish()):
+        if self._answered and self._parser.finish():
             stream.response_end()
+        elif self._answered and self._raw:
+            stream.tunnel_ended()
         elif self._answered:
             stream.failed(Reset.PROTOCOL)
         else:
@@ -154,7 +158,8 @@ class Http1Client(asyncio.Protocol):
     def _release(self) -> None:
         """The response is complete: back to the pool, unless one side said that this was the last."""
         self._stream = None
-        if self._reusable and self._sent_all:
+        unasked = self._parser.in_message or self._parser.dead  # the host has said more than it was asked for
+        if self._reusable and self._sent_all and not unasked:
             self._released(self)
         else:
             self.close()

@@ -210,7 +210,7 @@ class Http1Server(asyncio.Protocol):
             self._chunked = False
             head, self._closing = http1.response_head_10(response, to_head=self._head_only, close=self._closing)
         else:
-            self._raw = response.status == 101
+            self._raw = response.status == 101 and not response.ends
             goes = self._closing or self._lifetime.stage is not Stage.OPEN
             head, self._chunked = http1.response_head(response, to_head=self._head_only, close=goes)
         self._out.write(head)

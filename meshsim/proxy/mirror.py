@@ -76,6 +76,9 @@ class MirrorStream:
     def not_ready(self, reset: Reset, reason: str = "") -> None:
         self._end()
 
+    def may_continue(self) -> None:
+        """A copy waits for nobody."""
+
     def response(self, head: Response) -> None:
         if head.ends:
             self.response_end()
@@ -86,6 +89,9 @@ class MirrorStream:
     def response_end(self, trailers: Headers | None = None) -> None:
         self._upstream = None
         self._end()
+
+    def tunnel_ended(self) -> None:
+        self.response_end()
 
     def failed(self, reset: Reset, reason: str = "") -> None:
         self._upstream = None

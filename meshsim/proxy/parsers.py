@@ -66,6 +66,11 @@ class Tunnel:
 
 
 @dataclass(slots=True)
+class Continue:
+    """The host wants the body of the request (a response of status 100, before the response itself)."""
+
+
+@dataclass(slots=True)
 class BadMessage:
     """Nothing more can be read. kind: a key of `replies.BAD_REQUESTS`."""
 
@@ -84,7 +89,7 @@ class ResponseHead:
 
 
 RequestEvent = RequestHead | Body | End | Tunnel | BadMessage
-ResponseEvent = ResponseHead | Body | End | Tunnel | BadMessage
+ResponseEvent = Continue | ResponseHead | Body | End | Tunnel | BadMessage
 Events = list[Any]  # of the one kind or the other
 
 
@@ -140,7 +145,8 @@ class _Parser:
         if self._state == _CHUNKS:
             assert self._chunks is not None
             pieces, done, rest = self._chunks.feed(data)
-            events.extend(map(Body, pieces))
+            if pieces:
+                events.append(Body(pieces[0] if len(pieces) == 1 else b"".join(pieces)))
             if done:
                 self._complete(events)
             return rest
@@ -263,6 +269,8 @@ class ResponseParser(_Parser):
         if len(headers) > self._max_count:
             raise Refused("too many")
         if 100 <= status < 200 and status != 101:
+            if status == 100:
+                events.append(Continue())
             return  # what follows is the response itself
         tunnels = status == 101 or (self._method == "CONNECT" and 200 <= status < 300)
         headers, length, keep_alive = http1.answered(status, version, headers, length, self._method)

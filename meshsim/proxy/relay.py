@@ -387,6 +387,9 @@ class Tunnel:
     def not_ready(self, reset: Reset, reason: str = "") -> None:
         self._fail(ConnectFailed(reset, reason))
 
+    def may_continue(self) -> None:
+        """CONNECT has no body."""
+
     def response(self, head: Response) -> None:
         if 200 <= head.status < 300 and self._upstream is not None:
             self._relay.connected(self, self._upstream.local)
@@ -406,6 +409,9 @@ class Tunnel:
             self._relay.host_lost(None)
         else:
             self._fail(ConnectFailed(Reset.TERMINATION))
+
+    def tunnel_ended(self) -> None:
+        self.response_end()
 
     def failed(self, reset: Reset, reason: str = "") -> None:
         self._upstream = None

@@ -25,6 +25,9 @@ REPLAY_LIMIT = 1024 * 1024  # bytes of a request body kept for another attempt; 
 class Sink(Protocol):
     """The client's side of a stream, as its codec offers it."""
 
+    def send_continue(self) -> None:
+        """Tell the client to send the body of its request."""
+
     def send_head(self, response: Response, *, close: bool = False) -> None: ...
     def send_data(self, data: bytes) -> None: ...
     def send_end(self, trailers: Headers | None = None) -> None: ...
@@ -60,9 +63,15 @@ class Asker(Protocol):
 
     def ready(self, upstream: Upstream) -> None: ...
     def not_ready(self, reset: Reset, reason: str = "") -> None: ...
+    def may_continue(self) -> None:
+        """The host wants the body."""
+
     def response(self, head: Response) -> None: ...
     def response_data(self, data: bytes) -> None: ...
     def response_end(self, trailers: Headers | None = None) -> None: ...
+    def tunnel_ended(self) -> None:
+        """The host ended the connection that had become a tunnel."""
+
     def failed(self, reset: Reset, reason: str = "") -> None: ...
     def host_blocked(self) -> None: ...
     def host_writable(self) -> None: ...
@@ -84,6 +93,8 @@ class Stream:
         self._complete = exchange.request.ends
         self._trailers: Headers | None = None
         self._tunnel = False
+        self._asks = bool(exchange.request.upgrade)
+        """Whether an upgrade has not been granted yet: what the client sends has to wait."""
         self._received = self._sent = 0
         self._responding = False
         self._copies: list[MirrorStream] = []
@@ -125,13 +136,13 @@ class Stream:
         self._touch()
         for copy in self._copies:
             copy.request_data(data)
-        if self._upstream is not None:
+        if self._upstream is not None and not self._asks:
             self._upstream.send_data(data)
         if self._body is not None and not self._tunnel:
             self._kept += len(data)
             if self._kept <= REPLAY_LIMIT:
                 self._body.append(data)
-            elif self._upstream is None:
+            elif self._upstream is None or self._asks:
                 self._body.append(data)
                 self.sink.pause()
             elif self._body:
@@ -186,8 +197,8 @@ class Stream:
         request.ends = self._complete and not self._body and not self._trailers
         self.sink.resume()  # before the body goes out, which may block the host
         upstream.send_head(request)
-        for piece in self._body:
-            upstream.send_data(piece)
+        if not self._asks:
+            self._send_body(upstream)
         if self._complete:
             if not request.ends:
                 upstream.send_end(self._trailers)
@@ -199,15 +210,28 @@ class Stream:
             self._waiting = None
             self._do(self.exchange.failed(reset, reason, sent=False))
 
+    def _send_body(self, upstream: Upstream) -> None:
+        for piece in self._body:
+            upstream.send_data(piece)
+
+    def may_continue(self) -> None:
+        if not self._responding and self.exchange.manager.config.proxy_100_continue:
+            self.sink.send_continue()
+
     def response(self, head: Response) -> None:
         self._touch()
         self._stop("try")
         step = self.exchange.responded(head)
         if isinstance(step, Forward):
-            if head.status == 101:
-                self._tunnel = True
+            if head.status == 101 and self._asks and self._upstream is not None:
+                self._tunnel, self._asks = True, False
+                self._send_body(self._upstream)
+                self._body.clear()
+                self.sink.resume()
             self._do(step)
             if head.ends and not self._tunnel:
+                if head.status == 101:
+                    self._drop_upstream()
                 self.response_end()
         else:
             self._drop_upstream()
@@ -226,6 +250,9 @@ class Stream:
         self._let_go()
         self.sink.send_end(trailers)
         self._end()
+
+    def tunnel_ended(self) -> None:
+        self.failed(Reset.TERMINATION)
 
     def failed(self, reset: Reset, reason: str = "") -> None:
         """The request on the host's connection ended early."""

@@ -194,16 +194,19 @@ class Exchange:
                 return self._again()
             if verdict.flag:
                 self.entry.flag(verdict.flag)
-        if self.request.upgrade and response.status != 101:
-            return self.local(Local(response.status, "", "websocket_handshake_unsuccessful", closes=True))
+        switching = response.status == 101
+        if self.request.upgrade and not switching and response.status < 400:
+            refused = Local(response.status, "", "websocket_handshake_unsuccessful", closes=True)
+            return self._reply(refused, [(n, v) for n, v in response.headers if n not in _DROPPED_FROM_REFUSALS])
         self.entry.code, self.entry.details = response.status, "via_upstream"
         self._responded = True
-        kept = [(n, v) for n, v in response.headers if n not in _DROPPED_FROM_RESPONSES]
-        if self.request.upgrade and response.status == 101:
-            kept.append(("connection", "Upgrade"))
-            kept += [("upgrade", v) for n, v in response.headers if n == "upgrade"]
-        elif self._completed is not None and not self.manager.suppresses:
-            kept.append((headers.SERVICE_TIME, str(self._service_time())))
+        if switching and self.request.upgrade:
+            kept = [(n, v) for n, v in response.headers if n not in _DROPPED_FROM_UPGRADES]
+        else:
+            kept = [(n, v) for n, v in response.headers if n not in _DROPPED_FROM_RESPONSES]
+            if self._completed is not None and not self.manager.suppresses:
+                kept = self._with_service_time(kept, response)
+            response.ends = response.ends or switching  # to what nobody asked for: there is nothing behind it
         return Forward(self._outgoing(Response(response.status, kept, response.ends), from_upstream=True))
 
     def failed(self, reset: Reset, reason: str = "", *, sent: bool = True) -> Step:
@@ -610,8 +613,14 @@ class Exchange:
         self.entry.response_headers = response.headers
         return response
 
-    def _service_time(self) -> int:
-        return int((self.runtime.clock() - self.entry.start) * 1000)
+    def _with_service_time(self, kept: Headers, response: Response) -> Headers:
+        """With the time the host took, in the place of what it said itself."""
+        took = (headers.SERVICE_TIME, str(int((self.runtime.clock() - self.entry.start) * 1000)))
+        if len(kept) < len(response.headers) and response.first(headers.SERVICE_TIME) is not None:
+            kept = [(n, v) for n, v in response.headers if n not in _DROPPED_FROM_RESPONSES or n == headers.SERVICE_TIME]
+            return replaced(kept, *took)
+        kept.append(took)
+        return kept
 
     def _substitute(self, value: str) -> str:
         self._log_request()
@@ -628,4 +637,6 @@ def _inline(source: DataSource | None) -> str:
 
 
 _ROUNDING = 0.5  # ms: a time of day as a float is no exact number of them
+_DROPPED_FROM_UPGRADES = frozenset(("keep-alive", "proxy-connection", "transfer-encoding", headers.SERVICE_TIME))
+_DROPPED_FROM_REFUSALS = _DROPPED_FROM_UPGRADES | {"connection", "upgrade", "content-length"}
 _DROPPED_FROM_RESPONSES = frozenset(("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", headers.SERVICE_TIME))

@@ -51,7 +51,7 @@ def incoming(
     dropped = _DROPPED_AT_EDGE if edge else _DROPPED
     names = {name for name, _ in request.headers}
     if not _CONDITIONAL.isdisjoint(names):
-        headers = _without_hop_by_hop(request, dropped)
+        headers = _without_hop_by_hop(request, dropped, continues=manager.proxy_100_continue)
         names = {name for name, _ in headers}
     elif names.isdisjoint(dropped):
         headers = request.headers.copy()
@@ -91,12 +91,16 @@ def _request_id(rng: random.Random) -> str:
     return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
-def _without_hop_by_hop(request: Request, dropped: frozenset[str]) -> Headers:
-    """The headers without what is meant for this hop alone, among it what `connection` names; an upgrade goes on as it was asked for."""
+def _without_hop_by_hop(request: Request, dropped: frozenset[str], *, continues: bool) -> Headers:
+    """The headers without what is meant for this hop alone, among it what `connection` names; an upgrade goes on as it was asked for.
+
+    continues: whether the host shall say that it wants the body, and not the proxy.
+    """
     named = set() if request.upgrade else set(tokens(v for n, v in request.headers if n == "connection"))
     gone = dropped - {"connection"} if request.upgrade else dropped | named
     keep_te = "trailers" in tokens(v for n, v in request.headers if n == "te")
-    headers = [(n, v) for n, v in request.headers if n not in gone and (n not in ("upgrade", "te", "expect") or _kept(n, v, request))]
+    conditional = ("upgrade", "te") if continues else ("upgrade", "te", "expect")
+    headers = [(n, v) for n, v in request.headers if n not in gone and (n not in conditional or _kept(n, v, request))]
     if keep_te and "te" not in named:
         headers.append(("te", "trailers"))
     return headers

@@ -7,7 +7,7 @@ from meshsim.routing.http1 import Refused, Rules, without_underscores
 from meshsim.routing.message import Headers, Request, Response
 
 VERSION = "HTTP/2"
-
+CONTINUE: Headers = [(":status", "100")]
 SENSITIVE = frozenset(("authorization", "proxy-authorization", "cookie", "set-cookie"))
 """Headers that no table may keep, so that nobody can find them out by guessing (RFC 7541 7.1.3)."""
 CHANGING = frozenset((

@@ -66,7 +66,7 @@ BODIES = [
     (
         b"POST / HTTP/1.1\r\nhost: h\r\ntransfer-encoding: chunked\r\nconnection: close\r\n\r\n1\r\na\r\n2\r\nbc\r\n0\r\n\r\n",
         b"transfer-encoding: chunked",
-        b"1\r\na\r\n2\r\nbc\r\n0\r\n\r\n",
+        b"3\r\nabc\r\n0\r\n\r\n",
     ),
     (b"POST / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n", b"content-length: 0", b""),
 ]

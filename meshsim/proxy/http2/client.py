@@ -112,6 +112,8 @@ class Http2Client(Http2Connection):
             half.answer(response)
         elif ends:  # an interim answer is not the last word (RFC 9113 8.1)
             raise Broken(Code.PROTOCOL_ERROR)
+        elif response.status == 100:
+            half.stream.may_continue()
 
     def _on_data(self, half: Half, data: bytes) -> None:
         assert isinstance(half, _Outgoing)

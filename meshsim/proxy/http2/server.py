@@ -175,6 +175,10 @@ class _Incoming(Half):
         super().__init__(server, number)
         self._server = server
 
+    def send_continue(self) -> None:
+        if not self.over:
+            self._server.send_headers(self, http2_fields.CONTINUE, end=False)
+
     def send_head(self, response: Response, *, close: bool = False) -> None:
         if not self.over:
             self._server.send_headers(self, http2_fields.of_response(response), end=response.ends)
