@@ -40,6 +40,7 @@ class Http1Server(asyncio.Protocol):
         self._closing = self._chunked = self._head_only = self._raw = False
         self._request_open = False
         self._paused_for_body = False
+        self._reading = True
         self._linger: asyncio.TimerHandle | None = None
         self._head_limit: asyncio.TimerHandle | None = None
         self._old = False
@@ -190,11 +191,10 @@ class Http1Server(asyncio.Protocol):
         """Read on unless requests already wait for their turn."""
         if self._transport is None or self._transport.is_closing():
             return
-        waiting = bool(self._events) and self._stream is not None
-        if waiting or self._paused_for_body:
-            self._transport.pause_reading()
-        else:
-            self._transport.resume_reading()
+        reading = not self._paused_for_body and (not self._events or self._stream is None)
+        if reading != self._reading:
+            self._reading = reading
+            (self._transport.resume_reading if reading else self._transport.pause_reading)()
 
     # the stream's side
 

@@ -315,10 +315,7 @@ class Either(asyncio.Protocol):
         self._core.connections.discard(self)
         assert self._transport is not None
         protocol.connection_made(self._transport)
-        if isinstance(self._transport, TlsTransport):
-            self._transport.protocol = protocol
-        else:
-            self._transport.set_protocol(protocol)
+        self._transport.set_protocol(protocol)
         protocol.data_received(self._data)
 
     def eof_received(self) -> bool | None:

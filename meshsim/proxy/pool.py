@@ -332,6 +332,7 @@ class Opened(asyncio.Protocol):
     def hand_over(self, user: asyncio.Protocol) -> None:
         """From now on everything goes to `user`."""
         self._user = user
+        self.transport.set_protocol(user)
         user.connection_made(self.transport)
         if self._early:
             user.data_received(self._early)

@@ -383,6 +383,9 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         protocol.connection_made(self)
         self._deliver()
 
+    def set_protocol(self, protocol: asyncio.BaseProtocol) -> None:
+        self.protocol = cast(asyncio.Protocol, protocol)
+
     def write(self, data: bytes | bytearray | memoryview) -> None:
         if self._over or not data:
             return

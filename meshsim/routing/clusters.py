@@ -15,6 +15,7 @@ from typing import Any as Json
 
 from meshsim.routing import hashing
 from meshsim.routing.facts import Endpoint
+from meshsim.routing.transport import Transport
 from meshsim.xds import Cluster as Config
 from meshsim.xds.cluster import Thresholds
 from meshsim.xds.endpoint import ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
@@ -35,7 +36,10 @@ _MAX_EJECTION_TIME = 300.0  # seconds
 
 @dataclass(slots=True, eq=False)
 class Host:
-    """One place a cluster can send to. `active`: requests or connections under way. `ejected_until`: clock time, 0 for never."""
+    """One place a cluster can send to; `name`: as logs name it.
+
+    active: requests or connections under way. ejected_until: clock time, 0 for never. way: how to talk to it, once that was asked.
+    """
 
     address: Endpoint
     hostname: str = ""
@@ -49,11 +53,11 @@ class Host:
     gateway_failures: int = 0
     ejections: int = 0
     ejected_until: float = 0.0
+    way: Transport | None = None
+    name: str = field(init=False)
 
-    @property
-    def name(self) -> str:
-        """As logs name it."""
-        return str(self.address)
+    def __post_init__(self) -> None:
+        self.name = str(self.address)
 
 
 @dataclass(slots=True)
@@ -145,6 +149,7 @@ class Cluster:
                 host.weight = endpoint.load_balancing_weight or 1
                 host.priority, host.locality, host.health = group.priority, number, endpoint.health_status
                 host.metadata = (endpoint.metadata.filter_metadata if endpoint.metadata else {}).get(_MATCH_KEY, {})
+                host.way = None
                 hosts.setdefault(key, host)
         self.hosts = list(hosts.values())
         self._balancers.clear()

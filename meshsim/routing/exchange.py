@@ -203,7 +203,7 @@ class Exchange:
         if switching and self.request.upgrade:
             kept = [(n, v) for n, v in response.headers if n not in _DROPPED_FROM_UPGRADES]
         else:
-            kept = [(n, v) for n, v in response.headers if n not in _DROPPED_FROM_RESPONSES]
+            kept = [pair for pair in response.headers if pair[0] not in _DROPPED_FROM_RESPONSES]
             if self._completed is not None and not self.manager.suppresses:
                 kept = self._with_service_time(kept, response)
             response.ends = response.ends or switching  # to what nobody asked for: there is nothing behind it
@@ -598,15 +598,17 @@ class Exchange:
         if (from_upstream or routed) and (self._leg is not None or (selected is not None and selected.changes_responses)):
             levels = [(h.response_headers_to_remove, h.response_headers_to_add) for h in self._levels()]
             response.headers = headers.changed(response.headers, levels, self._substitute)
+        names = {name for name, _ in response.headers}
         if manager.config.tracing is not None:
             if manager.is_egress:
-                response.headers = without(response.headers, headers.DECORATOR)
+                if headers.DECORATOR in names:
+                    response.headers = without(response.headers, headers.DECORATOR)
             elif self._decorator:
                 response.headers = replaced(response.headers, headers.DECORATOR, self._decorator)
-        if not any(name == "date" for name, _ in response.headers):
+        if "date" not in names:
             response.headers.append(("date", self.runtime.http_date()))
         mode, name = manager.config.server_header_transformation, manager.config.server_name or "envoy"
-        if mode == "OVERWRITE" or (mode == "APPEND_IF_ABSENT" and response.first("server") is None):
+        if mode == "OVERWRITE" or (mode == "APPEND_IF_ABSENT" and "server" not in names):
             response.headers = replaced(response.headers, "server", name)
         if manager.config.always_set_request_id_in_response and (own := self.request.first(headers.REQUEST_ID)):
             response.headers = replaced(response.headers, headers.REQUEST_ID, own)

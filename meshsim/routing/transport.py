@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from meshsim import hosts
-from meshsim.routing.clusters import Cluster, Host
 from meshsim.routing.facts import address
 from meshsim.xds.tls import ProxyProtocolUpstreamTransport, UpstreamTlsContext
+
+if TYPE_CHECKING:
+    from meshsim.routing.clusters import Cluster, Host
 
 
 class Transport(NamedTuple):
@@ -40,7 +42,14 @@ def transport(cluster: Cluster, host: Host, authority: str, http2: bool) -> Tran
 
 
 def plain(cluster: Cluster, host: Host) -> Transport:
-    """For a connection that carries bytes."""
+    """For a connection that carries bytes; found out once for each host."""
+    way = host.way
+    if way is None:
+        way = host.way = _configured(cluster, host)
+    return way
+
+
+def _configured(cluster: Cluster, host: Host) -> Transport:
     socket = cluster.transport_socket(host)
     config = socket.typed_config if socket else None
     version = ""
