@@ -61,12 +61,13 @@ class PodPlace(NamedTuple):
         return self.proxy is not None and not self.proxy.is_sidecar
 
 
-def load(*paths: str | Path, stdin: str | None = None) -> Mesh:
+def load(*paths: str | Path, stdin: str | None = None, istio_version: str = "") -> Mesh:
     """The mesh that files, folders and "-" (standard input) describe, in default surroundings where they describe none.
 
+    istio_version: behave as that Istio (era.py); without it as MeshConfig's annotation says, else as today's.
     Raises ConfigError with every mistake at once, those for which Istio would refuse a resource included, in its words.
     """
-    documents, notes = surrounded(accepted(load_documents(*paths, stdin=stdin)))
+    documents, notes = surrounded(accepted(load_documents(*paths, stdin=stdin)), istio_version)
     return Mesh(documents, notes)
 
 

@@ -1,9 +1,9 @@
 """What a mesh gets that does not say it itself, so that four Istio resources alone can be tried.
 
 How this works: files without a single Pod or Deployment are taken for what a person would apply to a cluster, not for a cluster: they get
-one (the scenario `_default`: the sleep pod with a sidecar in `default`, the egress gateway in `istio-system`). A host of a ServiceEntry
-that no ExternalServer serves gets a server that echoes, on the ports declared. Each addition is a note for the user. What is written out
-is never changed.
+one (the scenario `_default`: the sleep pod with a sidecar in `default`, the egress gateway in `istio-system`, with the ports of its era).
+A host of a ServiceEntry that no ExternalServer serves gets a server that echoes, on the ports declared. Each addition is a note for the
+user. What is written out is never changed.
 """
 
 from __future__ import annotations
@@ -13,13 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any as Json
 
+from meshsim import era
 from meshsim.errors import MeshsimError
-from meshsim.resources import Documents, ObjectMeta, Resource, load
+from meshsim.resources import Documents, ObjectMeta, Resource, load, loads
 from meshsim.resources.external_server import API_VERSION, KIND, ExternalServerSpec, ServerPort
+from meshsim.resources.kubernetes import ServicePort
+from meshsim.resources.walk import about_proto_name
 
 _PACKAGE = Path(__file__).resolve().parent
 SCENARIOS = (_PACKAGE.parent / "scenarios", _PACKAGE / "_scenarios")  # a checkout's, and a wheel's
 DEFAULT = "_default"
+GATEWAY = "istio-egressgateway"
 ECHO_ADDRESSES = "198.51.100.10"  # the first; of TEST-NET-2 (RFC 5737)
 _TLS = ("HTTPS", "TLS")
 
@@ -32,21 +36,34 @@ def home() -> Path:
     raise MeshsimError(f"the scenarios are missing from this installation: {SCENARIOS[-1]}")
 
 
-def surrounded(documents: Documents) -> tuple[Documents, list[str]]:
-    """The documents with what they lack, and a note for each addition."""
+def surrounded(documents: Documents, istio_version: str = "") -> tuple[Documents, list[str]]:
+    """The documents with what they lack, and a note for each addition. An `istio_version` is written into their MeshConfig."""
     notes = []
     given = documents.resources
+    of = era.find(istio_version) if istio_version else era.of(given)
     if not any(r.kind in ("Pod", "Deployment") for r in given):
-        given = [*_default(given), *given]
+        given = [*_default(given, of), *given]
         notes.append("no pods in these files: added sleep.default with a sidecar, and istio-egressgateway.istio-system")
     servers = list(_echoes(given))
     if servers:
         hosts = ", ".join(host for server in servers for host in server.spec.hosts)
         notes.append(f"no ExternalServer for {hosts}: added one that echoes")
-    return Documents([*given, *servers], documents.headers, documents.problems), notes
+    if istio_version:
+        given = _of_version(given, istio_version)
+    problems = [p for p in documents.problems if not (of.takes_proto_names and about_proto_name(p))]
+    return Documents([*given, *servers], documents.headers, problems), notes
 
 
-def _default(given: list[Resource[Json]]) -> Iterator[Resource[Json]]:
+def _of_version(given: list[Resource[Json]], istio_version: str) -> list[Resource[Json]]:
+    """With a MeshConfig that says the version."""
+    if not any(r.kind == "MeshConfig" for r in given):
+        given = [*loads(f"apiVersion: {API_VERSION}\nkind: MeshConfig\nmetadata: {{name: istio}}\n", "--istio-version").resources, *given]
+    for resource in (r for r in given if r.kind == "MeshConfig"):
+        resource.metadata.annotations = {**resource.metadata.annotations, era.ANNOTATION: istio_version}
+    return given
+
+
+def _default(given: list[Resource[Json]], of: era.Era) -> Iterator[Resource[Json]]:
     """The default mesh, created before everything else, and the default servers of names that nobody serves."""
     known = {r.id for r in given}
     kinds = {r.kind for r in given}
@@ -55,6 +72,8 @@ def _default(given: list[Resource[Json]]) -> Iterator[Resource[Json]]:
         taken = resource.id in known or (resource.kind == "MeshConfig" and "MeshConfig" in kinds)
         if not taken and not (resource.kind == KIND and served & set(resource.spec.hosts)):
             resource.order -= 1_000_000
+            if resource.kind == "Service" and resource.name == GATEWAY:
+                resource.spec.ports = [ServicePort(name=p.name, port=p.port, target_port=p.target_port) for p in of.gateway_ports]
             yield resource
 
 

@@ -7,7 +7,7 @@ import msgspec
 
 from meshsim import xds
 from meshsim.cli import proxy_tables
-from meshsim.cli.sources import file_option, load_mesh
+from meshsim.cli.sources import file_option, istio_version_option, load_mesh
 from meshsim.errors import MeshsimError
 
 KINDS = ("listeners", "routes", "clusters", "endpoints")
@@ -16,13 +16,14 @@ KINDS = ("listeners", "routes", "clusters", "endpoints")
 @click.command("config")
 @click.argument("arguments", nargs=-1, metavar="[SCENARIO|FILE...] POD")
 @file_option
+@istio_version_option
 @click.option("--kind", type=click.Choice(KINDS), help="one kind only; without it, all four")
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="tables, or Envoy's JSON")
-def command(arguments: tuple[str, ...], files: tuple[str, ...], kind: str | None, output: str) -> None:
+def command(arguments: tuple[str, ...], files: tuple[str, ...], istio_version: str, kind: str | None, output: str) -> None:
     """Show the configuration that istiod would send to POD's proxy."""
     if not arguments:
         raise MeshsimError("name a pod: meshsim config SCENARIO POD")
-    mesh = load_mesh(arguments[:-1], files)
+    mesh = load_mesh(arguments[:-1], files, istio_version)
     config = mesh.config(arguments[-1])
     if output == "json":
         whole = xds.to_builtins(config)

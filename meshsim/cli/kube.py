@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from meshsim.cli.sources import file_option, find, load_mesh, network_option
+from meshsim.cli.sources import file_option, find, istio_version_option, load_mesh, network_option
 from meshsim.cli.text import table
 from meshsim.kube import client
 from meshsim.surroundings import DEFAULT, home
@@ -19,15 +19,16 @@ from meshsim.surroundings import DEFAULT, home
 @click.option("--name", default="", help="what to call the mesh; default: the scenario's name")
 @click.option("--seed", default=0, help="of every random choice")
 @network_option
-def up(names: tuple[str, ...], files: tuple[str, ...], name: str, seed: int, network: str) -> int:
+@istio_version_option
+def up(names: tuple[str, ...], files: tuple[str, ...], name: str, seed: int, network: str, istio_version: str) -> int:
     """Start a mesh that stays: a process for each proxy, spoken to with apply, get, logs, exec, until `meshsim down`.
 
     Without a scenario it is an empty one: the sleep pod with its sidecar, the egress gateway, and the servers outside.
     """
     sources = [str(find(s).resolve()) for s in (*names, *files)] or [str(home() / DEFAULT)]
-    load_mesh(sources)
+    load_mesh(sources, istio_version=istio_version)
     name = name or (Path(sources[0]).stem if names or files else "default")
-    client.start(name, network, seed, sources)
+    client.start(name, network, seed, istio_version, sources)
     mesh = client.choose(name)
     click.echo(f'mesh "{name}" is up: {", ".join(mesh.state.pods)}; network {mesh.state.network}')
     return 0

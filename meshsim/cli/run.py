@@ -7,7 +7,7 @@ import os
 import click
 
 from meshsim.cli import alive
-from meshsim.cli.sources import file_option, load_mesh, network_option
+from meshsim.cli.sources import file_option, istio_version_option, load_mesh, network_option
 from meshsim.mesh import Mesh
 from meshsim.network.choice import enter
 from meshsim.pod import NO_SUCH_PROGRAM
@@ -19,14 +19,17 @@ from meshsim.pod import NO_SUCH_PROGRAM
 @file_option
 @click.option("--from", "sender", default="sleep", metavar="[NS/]POD", help="the pod to run it in; default: sleep")
 @network_option
+@istio_version_option
 @click.option("--logs", is_flag=True, help="print what each proxy logged, afterwards")
-def command(scenario: str | None, words: tuple[str, ...], files: tuple[str, ...], sender: str, network: str, logs: bool) -> int:
+def command(
+    scenario: str | None, words: tuple[str, ...], files: tuple[str, ...], sender: str, network: str, istio_version: str, logs: bool
+) -> int:
     """Start the mesh, run COMMAND as if it were in a pod, and end with its exit status.
 
     Without COMMAND your shell opens; exit ends the mesh. Nothing is left behind.
     """
     names = [scenario] if scenario else []
-    mesh = load_mesh(names, files)
+    mesh = load_mesh(names, files, istio_version)
     mesh.pod(sender)
     kind = enter(network).kind
     return alive.run(_run(mesh, sender, words, kind, logs))

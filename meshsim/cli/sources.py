@@ -25,6 +25,12 @@ def network_option(command: Callable[..., Json]) -> Callable[..., Json]:
     return click.option("--network", type=click.Choice(["auto", "loopback", "netns"]), default="auto", help=text)(command)
 
 
+def istio_version_option(command: Callable[..., Json]) -> Callable[..., Json]:
+    """The option `--istio-version`."""
+    text = "behave as this Istio did, where older pages rely on it: 1.0; default: today's"
+    return click.option("--istio-version", default="", metavar="VERSION", help=text)(command)
+
+
 def scenarios() -> list[Path]:
     """The folders of the scenarios that came with meshsim."""
     return sorted(p for p in home().iterdir() if p.is_dir() and not p.name.startswith("_"))
@@ -46,12 +52,12 @@ def find(name: str) -> Path:
     raise MeshsimError(f"no file, folder or scenario {name!r}; scenarios are: {known}")
 
 
-def load_mesh(names: tuple[str, ...] | list[str], files: tuple[str, ...] = ()) -> Mesh:
+def load_mesh(names: tuple[str, ...] | list[str], files: tuple[str, ...] = (), istio_version: str = "") -> Mesh:
     """The mesh of these sources. Raises MeshsimError where there are none, ConfigError for what is wrong in them."""
     sources = [find(name) for name in (*names, *files)]
     if not sources:
         raise MeshsimError("no YAML given: name a scenario, or use -f FILE")
-    mesh = load(*sources)
+    mesh = load(*sources, istio_version=istio_version)
     for problem in mesh.problems:
         click.echo(str(problem), err=True)
     for note in mesh.notes:

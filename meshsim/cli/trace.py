@@ -6,7 +6,7 @@ import click
 import msgspec
 
 from meshsim.cli import trace_text, wire_text
-from meshsim.cli.sources import file_option, load_mesh
+from meshsim.cli.sources import file_option, istio_version_option, load_mesh
 from meshsim.errors import MeshsimError
 
 FAILED = 1
@@ -21,6 +21,7 @@ FAILED = 1
 @click.option("-d", "--data", default="", help="the body; for tcp:// what is sent")
 @click.option("--port", type=int, help="connect to this port instead of the URL's")
 @click.option("--wire", is_flag=True, help="also who could read what on each leg")
+@istio_version_option
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="text, or JSON (docs/trace.md)")
 def command(
     arguments: tuple[str, ...],
@@ -31,6 +32,7 @@ def command(
     data: str,
     port: int | None,
     wire: bool,
+    istio_version: str,
     output: str,
 ) -> int:
     """Follow a request without a socket: at each hop listener, route, cluster and endpoint, each with the YAML that caused it.
@@ -40,7 +42,7 @@ def command(
     if not arguments:
         raise MeshsimError("name a URL: meshsim trace SCENARIO --from POD URL")
     *sources, url = arguments
-    mesh = load_mesh(sources, files)
+    mesh = load_mesh(sources, files, istio_version)
     pairs = dict(_header(text) for text in headers)
     trace = mesh.simulate(sender, url, method=method, headers=pairs, body=data.encode(), port=port)
     if output == "json":

@@ -7,9 +7,9 @@ import sys
 import click
 import msgspec
 
-from meshsim import resources
+from meshsim import era, resources
 from meshsim.cli import text
-from meshsim.cli.sources import file_option
+from meshsim.cli.sources import file_option, istio_version_option
 from meshsim.errors import ConfigError, Problem
 from meshsim.resources.validation import validate
 
@@ -19,8 +19,9 @@ ERRORS = 1
 @click.command("validate")
 @click.argument("paths", nargs=-1, metavar="FILE...")
 @file_option
+@istio_version_option
 @click.option("-o", "--output", type=click.Choice(["text", "json"]), default="text", help="text, or a JSON list")
-def command(paths: tuple[str, ...], files: tuple[str, ...], output: str) -> int:
+def command(paths: tuple[str, ...], files: tuple[str, ...], istio_version: str, output: str) -> int:
     """Check files as Istio's schema and webhook would.
 
     Exit status: 0 when Istio would take everything, 1 when it would reject something, 2 when a file cannot be read.
@@ -33,7 +34,9 @@ def command(paths: tuple[str, ...], files: tuple[str, ...], output: str) -> int:
     except ConfigError as e:
         click.echo(str(e), err=True)
         return 2
-    problems = sorted(validate(documents), key=lambda p: (p.location is None, p.location))
+    of = era.find(istio_version) if istio_version else era.of(documents.resources)
+    found = validate(documents, proto_names=of.takes_proto_names)
+    problems = sorted(found, key=lambda p: (p.location is None, p.location))
     if output == "json":
         click.echo(msgspec.json.format(msgspec.json.encode([_entry(p) for p in problems]), indent=2).decode())
     else:

@@ -65,6 +65,7 @@ from meshsim.xds.tls import (
 PASSTHROUGH_CLUSTER, BLACK_HOLE_CLUSTER = "PassthroughCluster", "BlackHoleCluster"
 DYNAMIC_DNS_CLUSTER = "AllowAnyDynamicDNSCluster"
 UNLIMITED = 4294967295
+LOOP = "resolution NONE leads a gateway to the address that the connection came for, which is the gateway's own: a loop"
 _TYPES = {CLIENT_SIDE_LB: "EDS", DNS_LB: "STRICT_DNS", DNS_ROUND_ROBIN_LB: "LOGICAL_DNS", PASSTHROUGH: "ORIGINAL_DST"}
 
 
@@ -201,7 +202,7 @@ class _Builder:
         if policy.load_balancer and policy.load_balancer.simple == "PASSTHROUGH":
             return "ORIGINAL_DST"
         kind = _TYPES[service.resolution]
-        if kind == "ORIGINAL_DST" and not self._view.proxy.is_sidecar:
+        if kind == "ORIGINAL_DST" and not self._view.proxy.is_sidecar and self._view.index.era.gateways_resolve:
             return "EDS"
         if kind == "STRICT_DNS" and service.race_first_connect:
             return "LOGICAL_DNS"
@@ -223,6 +224,8 @@ class _Builder:
             source["source"] = brought.at("subsets", next(i for i, s in enumerate(brought.spec.subsets) if s.name == subset))
         if rule is not None:
             source["rule"] = rule.rule.at()
+        if service.resolution == PASSTHROUGH and not self._view.proxy.is_sidecar:
+            source["loop"] = LOOP
         return Metadata({"istio": istio, "meshsim": source})
 
     # HTTP
@@ -308,7 +311,9 @@ class _Builder:
         elif tls.mode in ("SIMPLE", "MUTUAL"):
             _alpn_override(cluster)
             credentials = not view.proxy.is_sidecar or (self._rule is not None and self._rule.selector is not None)
-            made = upstream_tls.originate(tls, list(service.service_accounts), http2=http2, credentials=credentials)
+            made = upstream_tls.originate(
+                tls, list(service.service_accounts), http2=http2, credentials=credentials, verify=view.index.era.verifies_servers
+            )
             if made is None:
                 return
             cluster.transport_socket = upstream_tls.socket(made.context)

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any as Json
 
-from meshsim import hosts
+import msgspec
+
+from meshsim import era, hosts
 from meshsim.control import destination_rules, services
 from meshsim.control.services import Service
 from meshsim.resources.mesh_config import MeshConfig
@@ -21,10 +23,11 @@ class MeshIndex:
     """The mesh's resources by kind in creation order, its services, and its lookups. `domain` is the cluster's DNS domain."""
 
     def __init__(self, resources: Iterable[Resource[Json]], mesh: MeshConfig | None = None, domain: str = "cluster.local"):
-        self.mesh = mesh or MeshConfig()
+        ordered = sorted(resources, key=lambda r: (r.order, r.name, r.namespace))
+        self.era = era.of(ordered)
+        self.mesh = _of_era(mesh or MeshConfig(), self.era)
         self.domain = domain
         self.root = self.mesh.root_namespace
-        ordered = sorted(resources, key=lambda r: (r.order, r.name, r.namespace))
         self.by_kind: dict[str, list[Resource[Json]]] = {}
         for resource in ordered:
             self.by_kind.setdefault(resource.kind, []).append(resource)
@@ -182,3 +185,8 @@ def audience(exports: Iterable[str], namespace: str) -> int:
     """0: kept to its own namespace; 1: exported to namespaces by name; 2: public."""
     exports = set(exports)
     return 2 if "*" in exports else 0 if exports == {namespace} else 1
+
+
+def _of_era(mesh: MeshConfig, of: era.Era) -> MeshConfig:
+    """With the era's defaults for what is not set."""
+    return msgspec.structs.replace(mesh, access_log_format=mesh.access_log_format or of.access_log_format)

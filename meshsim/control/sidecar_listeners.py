@@ -254,7 +254,8 @@ class SidecarListeners:
         self._route(http)
         stat_prefix = f"outbound_{http.route_name if http.port == 0 and '/' in http.route_name else f'{entry.bind}_{entry.port}'};"
         chain = FilterChain(filters=[self._manager(stat_prefix, http.route_name)])
-        if entry.kind == "AUTO" or (entry.kind == "HTTP" and entry.bind == UNSPECIFIED and not entry.bind_to_port):
+        declared = entry.kind == "HTTP" and entry.bind == UNSPECIFIED and not entry.bind_to_port
+        if entry.kind == "AUTO" or (declared and self._view.index.era.sniffs):
             chain.filter_chain_match = FilterChainMatch(transport_protocol="raw_buffer", application_protocols=SNIFFED)
         return chain
 

@@ -52,8 +52,9 @@ def mutual(sni: str, names: list[str], *, http2: bool) -> UpstreamTlsContext:
     )
 
 
-def originate(tls: ClientTlsSettings, names: list[str], *, http2: bool, credentials: bool) -> Origination | None:
-    """SIMPLE and MUTUAL. `names`: the ServiceEntry's subjectAltNames; `credentials`: whether credentialName counts here.
+def originate(tls: ClientTlsSettings, names: list[str], *, http2: bool, credentials: bool, verify: bool) -> Origination | None:
+    """SIMPLE and MUTUAL. `names`: the ServiceEntry's subjectAltNames; `credentials`: whether credentialName counts here; `verify`:
+    whether the server is verified where nothing says by which roots.
 
     None where Istio drops the setting and sends plaintext.
     """
@@ -70,7 +71,8 @@ def originate(tls: ClientTlsSettings, names: list[str], *, http2: bool, credenti
             return None
     common = CommonTlsContext(tls_params=VERSIONS, tls_certificate_sds_secret_configs=certificates, alpn_protocols=["h2"] if http2 else [])
     own_names = list(tls.subject_alt_names or [])
-    if tls.insecure_skip_verify:
+    trusting = tls.insecure_skip_verify or not (verify or named or tls.ca_certificates)
+    if trusting:
         common.validation_context = CertificateValidationContext()
     else:
         root = sds.credential(named + sds.CA_SUFFIX) if named else sds.file_root(tls.ca_certificates or SYSTEM_ROOTS)
@@ -80,7 +82,7 @@ def originate(tls: ClientTlsSettings, names: list[str], *, http2: bool, credenti
             CertificateValidationContext(match_subject_alt_names=matchers, crl=crl), root
         )
     auto = not tls.sni
-    return Origination(UpstreamTlsContext(common, sni=tls.sni), auto, auto and not own_names and not tls.insecure_skip_verify)
+    return Origination(UpstreamTlsContext(common, sni=tls.sni), auto, auto and not own_names and not trusting)
 
 
 def socket(context: UpstreamTlsContext) -> TransportSocket:

@@ -51,12 +51,12 @@ def choose(name: str | None = None) -> Running:
     raise MeshsimError(f"several meshes are running ({names}): choose one with --mesh NAME or {CHOSEN}")
 
 
-def start(name: str, network: str, seed: int, sources: Sequence[str]) -> Path:
+def start(name: str, network: str, seed: int, istio_version: str, sources: Sequence[str]) -> Path:
     """Start a mesh in a process of its own; its run folder once it is up. Raises MeshsimError."""
     if any(r.state.name == name for r in running()):
         raise MeshsimError(f"a mesh {name!r} is running already; end it with: meshsim down {name}")
     process = subprocess.Popen(
-        [sys.executable, "-m", "meshsim.kube.daemon", name, network, str(seed), *sources],
+        [sys.executable, "-m", "meshsim.kube.daemon", name, network, str(seed), istio_version, *sources],
         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, start_new_session=True, text=True,
     )  # fmt: skip
     assert process.stdout is not None

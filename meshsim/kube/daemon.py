@@ -1,4 +1,4 @@
-"""The process that holds a running mesh: `python -m meshsim.kube.daemon NAME NETWORK SEED SOURCE...`.
+"""The process that holds a running mesh: `python -m meshsim.kube.daemon NAME NETWORK SEED ISTIO_VERSION SOURCE...`.
 
 It writes one line to its standard output when the mesh is up (`ready FOLDER`) or cannot come up (`failed REASON`), and then goes on
 alone until it is told to end. Its run folder holds `mesh.json` (name, token, process) and the socket `control.sock`, for its user only.
@@ -143,8 +143,8 @@ def write_state(folder: Path, state: State) -> None:
     fresh.rename(folder / STATE)
 
 
-async def _hold(name: str, network: str, seed: int, sources: list[str]) -> None:
-    mesh = load(*sources)
+async def _hold(name: str, network: str, seed: int, istio_version: str, sources: list[str]) -> None:
+    mesh = load(*sources, istio_version=istio_version)
     async with mesh.run(processes=True, seed=seed, network=network) as live:
         pods = [f"{p.namespace}/{p.name}" for p in mesh.pods]
         daemon = Daemon(live, State(name, secrets.token_hex(16), os.getpid(), network, pods, time.time()))
@@ -171,9 +171,9 @@ def _detach(log: Path) -> None:
 
 def main(arguments: list[Json]) -> None:
     """Hold a mesh until told to end."""
-    name, network, seed, *sources = arguments
+    name, network, seed, istio_version, *sources = arguments
     try:
-        asyncio.run(_hold(name, enter(network).kind, int(seed), sources))
+        asyncio.run(_hold(name, enter(network).kind, int(seed), istio_version, sources))
     except MeshsimError as e:
         _say(f"failed {e}")
 

@@ -54,6 +54,14 @@ def _literal_values(hint: Json) -> tuple[str, ...]:
     return values
 
 
+_PROTO_NAME = "is the proto name"
+
+
+def about_proto_name(problem: Problem) -> bool:
+    """Whether it says no more than that a field's name is in snake_case."""
+    return problem.severity == "warning" and _PROTO_NAME in problem.message
+
+
 class Walker:
     """One walk over one value. `quiet` passes over snake_case."""
 
@@ -102,7 +110,7 @@ class Walker:
             if name not in fields and "_" in name:
                 name = camel(name)
                 if name in fields and not self._quiet:
-                    self.say((*path, key), f'"{key}" is the proto name; the Kubernetes schema has "{name}"', "", "warning", key=True)
+                    self.say((*path, key), f'"{key}" {_PROTO_NAME}; the Kubernetes schema has "{name}"', "", "warning", key=True)
             if name not in fields:
                 bad = self.unknown(path, key, fields) or bad
                 continue

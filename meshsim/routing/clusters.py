@@ -105,6 +105,9 @@ class Cluster:
         self._originals: dict[Endpoint, Host] = {}
         self._balancers: dict[tuple[int, int], _Balancer] = {}
         self._addresses: dict[str, list[str]] = {}
+        said = config.metadata.filter_metadata.get("meshsim", {}) if config.metadata else {}
+        self.loop: str = said.get("loop", "") if self.type == ORIGINAL_DST else ""
+        """Why connecting to an original destination would come back to this proxy; empty where it would not."""
         self._rebuild()
 
     # hosts

@@ -446,7 +446,8 @@ class Exchange:
         host = self.cluster.pick(key=self._hash, destination=destination, avoid=avoid, tries=tries)
         if host is None:
             self.entry.attempts += 1
-            return self.local(replies.NO_HOST)
+            self.entry.upstream_failure = self.cluster.loop
+            return self.local(replies.no_host(self.cluster.loop))
         return self._attempt_at(host)
 
     def _attempt_at(self, host: Host) -> Attempt:

@@ -67,6 +67,11 @@ _FLAGS = {
 }
 
 
+def no_host(reason: str = "") -> Local:
+    """A cluster has nobody to ask. `reason`: what makes that so, where a person would not find it out."""
+    return NO_HOST._replace(body=f"{NO_HOST.body}: {reason}") if reason else NO_HOST
+
+
 def upstream_failed(reset: Reset, reason: str, *, retried: bool) -> Local:
     """No response came. `reason`: what the transport said, spaces as underscores."""
     words = "retried and the latest reset reason" if retried else "reset reason"

@@ -151,6 +151,7 @@ class Session:
         host = self.cluster.pick(key=key, destination=destination)
         if host is None:
             self.entry.flag("UH")
+            self.entry.upstream_failure = self.cluster.loop.replace(" ", "_")
             return Close()
         return self._connect_to(host)
 

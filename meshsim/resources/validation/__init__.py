@@ -54,9 +54,12 @@ _ALWAYS_REJECT = "internal.istio.io/webhook-always-reject"
 _TRUE_OR_FALSE = ("1", "t", "T", "TRUE", "true", "True", "0", "f", "F", "FALSE", "false", "False")
 
 
-def validate(documents: Documents) -> list[Problem]:
-    """Everything that is wrong with the documents, in the order they were read; Istio takes them all when no problem is an error."""
-    istio = {id(document): _check(document) for document in documents.documents if _kind(document).is_istio}
+def validate(documents: Documents, *, proto_names: bool = False) -> list[Problem]:
+    """Everything that is wrong with the documents, in the order they were read; Istio takes them all when no problem is an error.
+
+    With `proto_names` fields may be named in snake_case, as before there was a schema.
+    """
+    istio = {id(document): _check(document, proto_names) for document in documents.documents if _kind(document).is_istio}
     replaced = {id(p) for document in documents.documents if id(document) in istio for p in document.problems}
     found = [_as_validation(p) for p in documents.problems if id(p) not in replaced]
     return found + [p for problems in istio.values() for p in problems]
@@ -114,11 +117,11 @@ def _as_validation(problem: Problem) -> Problem:
     return problem
 
 
-def _check(document: Document) -> list[Problem]:
+def _check(document: Document, proto_names: bool) -> list[Problem]:
     kind = _kind(document)
     raw = document.source.raw() or {}
     report = Report(document.source, document.id)
-    structure.check(raw, of_kind(kind), document.kind in _SPEC_REQUIRED, report)
+    structure.check(raw, of_kind(kind), document.kind in _SPEC_REQUIRED, report, snake=proto_names)
     spec, problem = convert(raw.get("spec"), kind.message, document.source, document.id)
     if problem is not None:
         report.problems.append(problem)
