@@ -83,6 +83,6 @@ class AuthorizationPolicySpec(Message):
     selector: WorkloadLabelSelector | None = None
     target_ref: PolicyTargetReference | None = None
     target_refs: Annotated[list[PolicyTargetReference], bounds(maxItems=16)] = []
+    rules: Annotated[list[Rule], bounds(maxItems=512)] = []
     action: Action = "ALLOW"
     provider: Provider | None = None
-    rules: Annotated[list[Rule], bounds(maxItems=512)] = []

@@ -75,18 +75,18 @@ class LocalityLbSetting(Message):
 
 
 class ZoneAwareLbSetting(Message):
+    enabled: bool | None = None
     failover: list[LocalityFailover] = []
     failover_priority: list[str] = []
-    enabled: bool | None = None
     min_cluster_size: Annotated[int, bounds(minimum=1, maximum=4294967295)] | None = None
 
 
 class BackendUtilization(Message):
-    metric_names_for_computing_utilization: list[str] = []
-    error_utilization_penalty_percent: UInt32 = 0
-    weight_expiration_period: AnyDuration | None = None
     weight_stabilization_period: AnyDuration | None = None
+    weight_expiration_period: AnyDuration | None = None
     weight_update_period: AnyDuration | None = None
+    error_utilization_penalty_percent: UInt32 = 0
+    metric_names_for_computing_utilization: list[str] = []
 
 
 class Warmup(Message):

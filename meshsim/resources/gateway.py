@@ -58,8 +58,8 @@ class ServerTlsSettings(Message):
     min_protocol_version: TlsProtocol = "TLS_AUTO"
     max_protocol_version: TlsProtocol = "TLS_AUTO"
     cipher_suites: list[str] = []
-    ecdh_curves: list[str] = []
     insecure_skip_verify: bool | None = None
+    ecdh_curves: list[str] = []
 
 
 class Server(Message):

@@ -8,7 +8,7 @@ from typing import Any as Json
 from meshsim.resources.message import ONE_TARGET, Message, PolicyTargetReference, WorkloadLabelSelector
 from meshsim.resources.shape import Duration, NonEmpty, Rule, Shape, bounds, enum, rules
 
-Presence = Annotated[Literal["OPTIONAL", "REQUIRED"], enum("istio.security.v1beta1.JWTRule.Presence")]
+Presence = Annotated[Literal["OPTIONAL", "REQUIRED"], enum("istio.security.v1beta1.JWTRule.JWTRequirement")]
 
 
 class JwtHeader(Message):
@@ -30,7 +30,9 @@ def _one_source(rule: dict[str, Json]) -> bool:
 
 
 class JwtRule(Message):
-    SHAPE: ClassVar[Shape] = Shape(rules=(Rule("only one of jwks or jwksUri can be set", _one_source),))
+    SHAPE: ClassVar[Shape] = Shape(
+        rules=(Rule("only one of jwks or jwksUri can be set", _one_source),), proto_names=(("jwks_uri", "jwksUri"),)
+    )
 
     issuer: NonEmpty = ""
     audiences: list[NonEmpty] = []
@@ -45,13 +47,13 @@ class JwtRule(Message):
     jwks: str = ""
     from_headers: list[JwtHeader] = []
     from_params: list[NonEmpty] = []
-    from_cookies: list[NonEmpty] = []
     output_payload_to_header: str = ""
+    from_cookies: list[NonEmpty] = []
     forward_original_token: bool = False
     output_claim_to_headers: list[ClaimToHeader] = []
+    timeout: Duration | None = None
     space_delimited_claims: Annotated[list[NonEmpty], bounds(maxItems=64)] = []
     presence: Presence | None = None
-    timeout: Duration | None = None
 
 
 class RequestAuthenticationSpec(Message):

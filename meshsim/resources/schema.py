@@ -53,6 +53,7 @@ def of_message(message: type) -> Node:
         child = _of_hint(hints[info.name])
         child.nullable = child.nullable and info.encode_name not in in_groups
         node.properties[info.encode_name] = child
+    node.properties |= {proto: node.properties[name] for proto, name in shape.proto_names}
     return node
 
 

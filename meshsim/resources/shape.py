@@ -29,11 +29,15 @@ class Unevaluated(Exception):
 
 
 class Shape(NamedTuple):
-    """Rules for a message as a whole. `one_of`: of each group at most one field may be given."""
+    """Rules for a message as a whole. `one_of`: of each group at most one field may be given.
+
+    `proto_names`: fields that the schema lists a second time, under their proto name.
+    """
 
     required: tuple[str, ...] = ()
     one_of: tuple[tuple[str, ...], ...] = ()
     rules: tuple[Rule, ...] = ()
+    proto_names: tuple[tuple[str, str], ...] = ()
 
 
 _UNITS = {"ns": 1, "us": 1_000, "\u00b5s": 1_000, "\u03bcs": 1_000, "ms": 1_000_000, "s": 10**9, "m": 60 * 10**9, "h": 3600 * 10**9}

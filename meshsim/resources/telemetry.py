@@ -69,10 +69,10 @@ class Tracing(Message):
     providers: list[ProviderRef] = []
     random_sampling_percentage: Annotated[float, bounds(minimum=0, maximum=100)] | None = None
     disable_span_reporting: bool | None = None
-    disable_context_propagation: bool | None = None
     custom_tags: dict[str, CustomTag] = {}
     use_request_id_for_trace_sampling: bool | None = None
     enable_istio_tags: bool | None = None
+    disable_context_propagation: bool | None = None
 
 
 class MetricSelector(OneOfMessage):

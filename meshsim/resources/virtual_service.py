@@ -63,12 +63,12 @@ class HttpRedirect(OneOfMessage):
     SHAPE: ClassVar[Shape] = Shape(one_of=(("port", "derivePort"),))
 
     uri: str = ""
-    prefix_rewrite: str = ""
     authority: str = ""
     port: UInt32 | None = None
     derive_port: DerivePort | None = None
     scheme: str = ""
     redirect_code: UInt32 = 0
+    prefix_rewrite: str = ""
 
 
 class HttpBody(OneOfMessage):
@@ -152,6 +152,8 @@ class CorsPolicy(Message):
 
 
 class HttpRoute(Message):
+    SHAPE: ClassVar[Shape] = Shape(proto_names=(("mirror_percent", "mirrorPercent"),))
+
     name: str = ""
     match: list[HttpMatchRequest] = []
     route: list[HttpRouteDestination] = []

@@ -83,7 +83,7 @@ class Walker:
         self._problems.append(Problem(severity, message, self._source.locate(path, key=key), hint=hint))
         return BAD
 
-    def wrong(self, path: Path, value: Json, expected: str, hint: str = "") -> Bad:
+    def wrong(self, path: Path, value: Json, expected: str, hint: str = "") -> Json:
         """A value of the wrong type."""
         return self.say(path, f"{spell(path)}: expected {_EXPECTED[expected]}, found {found(value)}", hint)
 
@@ -93,7 +93,7 @@ class Walker:
             self.say((*path, key), f'unknown field "{key}"', nearest(key, known), key=True)
         return not self._open
 
-    def bad_enum(self, path: Path, value: Json, names: tuple[str, ...], _name: str) -> Bad:
+    def bad_enum(self, path: Path, value: Json, names: tuple[str, ...], _name: str) -> Json:
         return self.say(path, f"{spell(path)}: unknown value {found(value)}", nearest(str(value), names))
 
     def bad_duration(self, path: Path, error: str) -> Bad:
@@ -105,7 +105,7 @@ class Walker:
         fields = fields_of(message)
         out: dict[str, Json] = {}
         bad = False
-        for key, item in value.items():
+        for key, item in self.members(value, fields):
             name = key
             if name not in fields and "_" in name:
                 name = camel(name)
@@ -129,6 +129,10 @@ class Walker:
                 for name in given[:-1]:
                     del out[name]
         return BAD if bad else out
+
+    def members(self, value: dict[str, Json], _fields: Iterable[str]) -> Iterable[tuple[str, Json]]:
+        """What a mapping holds, in the order in which it is looked at."""
+        return value.items()
 
     def one_of(self, path: Path, given: list[str]) -> bool:
         """Several members of a one-of group; whether that is an error. Where it is none, the last one counts."""
@@ -187,7 +191,7 @@ class Walker:
             name: Json = key
             if isinstance(kind.key_type, inspect.IntType):
                 if not key.isdecimal():
-                    self.say((*path, key), f'{spell(path)}: "{key}" is not a number', key=True)
+                    self.bad_key(path, key)
                     bad = True
                     continue
                 name = int(key)
@@ -196,6 +200,10 @@ class Walker:
                                                                          kind.value_type, (*path, key))
             bad = bad or out[name] is BAD
         return BAD if bad else out
+
+    def bad_key(self, path: Path, key: str) -> None:
+        """A key of a map from numbers that is none."""
+        self.say((*path, key), f'{spell(path)}: "{key}" is not a number', key=True)
 
     def _duration(self, value: Json, path: Path) -> Json:
         if not isinstance(value, str):

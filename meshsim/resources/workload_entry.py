@@ -83,8 +83,8 @@ class ExecProbe(Message):
 
 
 class GrpcProbe(Message):
-    service: str = ""
     port: Port = 0
+    service: str = ""
 
 
 _Count = Annotated[int, bounds(minimum=0, format="int32")]

@@ -9,8 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshsim.resources.shape import nanoseconds
+from meshsim.resources.validation.addresses import is_ip, prefix_error
 from meshsim.resources.validation.cel_syntax import syntax_error
-from meshsim.resources.validation.golang import is_ip, prefix_error, quote, split_host_port
+from meshsim.resources.validation.golang import base64_error, number, quote, split_host_port
 from meshsim.resources.validation.regexp import regex_error
 
 
@@ -102,10 +103,36 @@ def test_deep_expressions_are_refused() -> None:
         ("10.0.0.256/8", 'ParseAddr("10.0.0.256"): IPv4 field has value >255'),
         ("host/8", 'ParseAddr("host"): unable to parse IP'),
         ("10.0.0.0", "no '/'"),
+        ("2001:db8::%eth0/32", "IPv6 zones cannot be present in a prefix"),
+        ("unix://a/8", 'ParseAddr("unix://a"): each colon-separated field must have at least one digit (at "unix://a")'),
+        ("1:2:3/64", 'ParseAddr("1:2:3"): address string too short'),
+        ("1::2::3/64", 'ParseAddr("1::2::3"): multiple :: in address (at ":3")'),
+        ("::12345/64", 'ParseAddr("::12345"): each group must have 4 or less digits (at "12345")'),
+        ("1:2:3:4:5:6:7:8:9/64", 'ParseAddr("1:2:3:4:5:6:7:8:9"): trailing garbage after address (at "9")'),
+        ("::ffff:1.2.3/96", 'ParseAddr("::ffff:1.2.3"): IPv4 address too short'),
+        ("1.2.3.4/96", "prefix length out of range"),
     ],
 )
 def test_prefixes(text: str, said: str | None) -> None:
     assert prefix_error(text) == (said and f'netip.ParsePrefix("{text}"): {said}')
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [("", None), ("YWI=", None), ("YQ==", None), ("Y\nWJj", None), ("YWI", 0), ("YWJj*", 4), ("YWI=YQ==", 4), ("Y===", 1), ("YQ=a", 2),
+     ("YQ=", 3)],
+)
+def test_base64_is_gos(text: str, wrong: int | None) -> None:
+    assert base64_error(text) == wrong
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [(7, "7"), (4294967295, "4294967295"), (4294967295.0, "4.294967295e+09"), (100.0, "100"), (0.5, "0.5"), (1e6, "1e+06"),
+     (0.00001, "1e-05")],
+)
+def test_numbers_are_shown_as_go_does(value: float, shown: str) -> None:
+    assert number(value) == shown
 
 
 @pytest.mark.parametrize(

@@ -178,7 +178,21 @@ VIRTUAL_SERVICE = [
      ["'' is not a valid match type for CORS allow origins", '"get" is not a supported HTTP method',
       "header name a b is not a valid header name"]),
     (vs({"route": [{"destination": {"host": "a"}, "weight": 2**31}]}),
-     ["json: cannot unmarshal number 2147483648 into Go value of type int32"]),
+     ['<nil>: Invalid value: "": Checked value must be of type integer with format int32 in spec.http[0].route[0].weight',
+      "json: cannot unmarshal number 2147483648 into Go value of type int32"]),
+    (vs({"route": [{"destination": {"host": "a"}, "weight": 50.5}]}),
+     ['spec.http[0].route[0].weight: Invalid value: "float64": spec.http[0].route[0].weight in body must be of type int32: "float64"',
+      '<nil>: Invalid value: "": Checked value must be of type integer with format int32 in spec.http[0].route[0].weight',
+      "json: cannot unmarshal number 50.5 into Go value of type int32"]),
+    (vs({"corsPolicy": {"allowHeaders": ["a,b"]}}), []),
+    (vs({"mirror_percent": 10}), ['(W) using deprecated setting "mirrorPercent", use "mirrorPercentage" instead']),
+    (vs({"directResponse": {"status": 200, "body": {"bytes": "YWI"}}}),
+     ['spec.http[0].directResponse.body.bytes: Invalid value: "YWI": spec.http[0].directResponse.body.bytes in body must be of type '
+      'byte: "YWI"',
+      "illegal base64 data at input byte 0"]),
+    (vs({"fault": {"delay": {"percentage": {"value": "5"}, "fixedDelay": "1x"}}}),
+     ['spec.http[0].fault.delay.percentage.value: Invalid value: "string": spec.http[0].fault.delay.percentage.value in body must be of '
+      'type number: "string"', 'bad Duration: time: unknown unit "x" in duration "1x"']),
     (vs(gateways=["ns/gw/x"]), ['invalid value for gateway name: "gw/x"']),
     (vs(gateways=["./gw"]), ['invalid value for namespace: "."']),
     (vs(gateways=["gw", "a_b/c"]), []),  # a bare name ends the look at the list
@@ -293,8 +307,12 @@ TELEMETRY = [
       'wildcard is not supported in selector: "a=*"']),
 ]  # fmt: skip
 OTHERS = [
+    ("PeerAuthentication", {"selector": {"matchLabels": {"a": "b"}}, "portLevelMtls": {"1,2": {"mode": None}}},
+     ['spec.portLevelMtls.1,2.mode: Invalid value: "null": spec.portLevelMtls.1,2.mode in body must be of type string: "null"',
+      'spec.portLevelMtls.1,2.mode: Unsupported value: null: supported values: "UNSET", "DISABLE", "PERMISSIVE", "STRICT"',
+      "invalid character ',' after top-level value"]),
     ("PeerAuthentication", {"selector": {"matchLabels": {"a": "b"}}, "portLevelMtls": {}},
-     ["spec.portLevelMtls: Invalid value: 1: spec.portLevelMtls in body should have at least 1 properties",
+     ["spec.portLevelMtls: Invalid value: 0: spec.portLevelMtls in body should have at least 1 properties",
       "port level mTLS, if defined, must have at least one element"]),
     ("WorkloadEntry", {"address": "unix://a"},
      ['spec.address: Invalid value: "unix://a": UDS must be an absolute path or abstract socket', "a is not an absolute path to a file"]),

@@ -151,9 +151,9 @@ def _webhook(kind: str, spec: Json, meta: ObjectMeta, raw: dict[str, Json], repo
         return
     given = raw.get("spec")
     report.given = frozenset(given if isinstance(given, dict) else ())
-    before = report.failed
+    before = len(report.problems)
     _CHECKS[kind](spec, meta, report)
-    if before or not report.failed:
+    if not any(p.severity == "error" for p in report.problems[before:]):
         for key in raw:
             if key not in ("apiVersion", "kind", "metadata", "spec", "status"):
                 report.at(f"unknown field {quote(key)} on {kind} resource {meta.namespace}/{meta.name}", (key,))

@@ -6,7 +6,8 @@ import re
 
 from meshsim.resources.authorization_policy import AuthorizationPolicySpec, Condition, Operation, Rule, Source
 from meshsim.resources.resource import ObjectMeta
-from meshsim.resources.validation.golang import is_ip, prefix_error, quote, several, unsigned_error
+from meshsim.resources.validation.addresses import is_ip, prefix_error
+from meshsim.resources.validation.golang import quote, several, unsigned_error
 from meshsim.resources.validation.peer_authentication import selects
 from meshsim.resources.validation.report import Report
 

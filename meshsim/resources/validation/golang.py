@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import ipaddress
 import re
+from decimal import Decimal
 
 _ESCAPES = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\a": "\\a", "\b": "\\b", "\f": "\\f", "\v": "\\v"}
 
@@ -21,8 +21,19 @@ def _escape(char: str) -> str:
 
 
 def number(value: float) -> str:
-    """`%v` of a float64: no fraction where there is none."""
-    return str(int(value)) if float(value).is_integer() and abs(value) < 1e21 else repr(float(value))
+    """`%v` of an int64 or a float64: the shortest text, with an exponent below 1e-4 and from 1e6 on."""
+    if isinstance(value, int):
+        return str(value)
+    shortest = next(text for places in range(18) if float(text := f"{value:.{places}e}") == value)
+    return repr(value).removesuffix(".0") if -4 <= int(shortest.partition("e")[2]) < 6 else shortest
+
+
+def json_number(value: float) -> str:
+    """A number as `encoding/json` writes it, which keeps in a float64 what is too large for an int64."""
+    if isinstance(value, int) and -(2**63) <= value < 2**63:
+        return str(value)
+    text = repr(float(value))
+    return format(Decimal(text), "f").removesuffix(".0") if 1e-6 <= abs(value) < 1e21 else text
 
 
 def listing(values: list[str]) -> str:
@@ -38,52 +49,28 @@ def several(found: list[str]) -> str | None:
     return title + "\n" + "".join(f"\t* {said}\n" for said in found) + "\n"
 
 
-def is_ip(text: str) -> bool:
-    """Whether `netip.ParseAddr` takes it: IPv4 without leading zeros, or IPv6 with an optional zone."""
-    address, percent, zone = text.partition("%")
-    try:
-        version = ipaddress.ip_address(address).version
-    except ValueError:
-        return False
-    return not percent or (version == 6 and bool(zone))
+def base64_error(text: str) -> int | None:
+    """Where `base64.StdEncoding` stops reading; None when it reads to the end. Line ends do not count."""
+    places = [i for i, char in enumerate(text) if char not in "\r\n"]
+    for at in range(0, len(places), 4):
+        group = places[at : at + 4]
+        bad = next((i for i in group if not _BASE64.match(text[i])), None)
+        if bad is None and len(group) == 4:
+            continue
+        if bad is None:
+            return len(text) - len(group)
+        given = group.index(bad)
+        if text[bad] != "=" or given < 2:
+            return bad
+        if given == 2 and len(group) < 4:
+            return len(text)
+        if given == 2 and text[group[3]] != "=":
+            return group[3] - 1
+        return places[at + 4] if len(places) > at + 4 else None
+    return None
 
 
-def prefix_error(text: str) -> str | None:
-    """What `netip.ParsePrefix` says against a CIDR block; None when it takes it."""
-    address, slash, bits = text.rpartition("/")
-    said = f"netip.ParsePrefix({quote(text)}): "
-    if not slash:
-        return said + "no '/'"
-    if not is_ip(address):
-        return said + _address_error(address)
-    if "%" in address:
-        return said + "IPv6 zones cannot be present in a prefix"
-    if len(bits) > 1 and not "1" <= bits[0] <= "9":
-        return f"{said}bad bits after slash: {quote(bits)}"
-    if not re.fullmatch(r"[0-9]{1,9}", bits):
-        return f"{said}bad bits after slash: {quote(bits)}"
-    return f"{said}prefix length out of range" if int(bits) > (32 if "." in address and ":" not in address else 128) else None
-
-
-def _address_error(text: str) -> str:
-    """What `netip.ParseAddr` says against an address that it does not take."""
-    said = f"ParseAddr({quote(text)}): "
-    if ":" in text:
-        return said + ("unexpected character" if re.search(r"[^0-9a-fA-F:.%]", text) else "address string too short")
-    if "." not in text:
-        return said + "unable to parse IP"
-    strange = re.search(r"[^0-9.]", text)
-    if strange is not None:
-        return f"{said}unexpected character (at {quote(text[strange.start() :])})"
-    fields = text.split(".")
-    if "" in fields:
-        gap = text.find("..") + 1 if ".." in text else 0
-        return f"{said}IPv4 field must have at least one digit (at {quote(text[gap:])})"
-    if any(len(field) > 1 and field[0] == "0" for field in fields):
-        return said + "IPv4 field has octet with leading zero"
-    if any(int(field) > 255 for field in fields):
-        return said + "IPv4 field has value >255"
-    return said + ("IPv4 address too short" if len(fields) < 4 else "IPv4 address too long")
+_BASE64 = re.compile(r"[A-Za-z0-9+/]")
 
 
 def unsigned_error(text: str) -> str | None:

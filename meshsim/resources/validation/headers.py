@@ -7,7 +7,8 @@ import re
 from meshsim.resources.validation.golang import quote
 from meshsim.resources.virtual_service import Headers
 
-_NAME = re.compile(r"[!#$%&'*+\-.^_`|~A-Za-z0-9]+")
+_NAME = re.compile(r"[!#$%&'*+,\-.^_`|~A-Za-z0-9]+")
+"""RFC 9110 token, and the comma, which Istio's pattern lets in between `+` and `.`."""
 _PSEUDO = (":method", ":scheme", ":authority", ":path", ":status")
 _CLAIM = "@request.auth.claims"
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")

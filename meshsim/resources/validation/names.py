@@ -10,7 +10,8 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 
 from meshsim.resources.shape import nanoseconds
-from meshsim.resources.validation.golang import is_ip, prefix_error, quote
+from meshsim.resources.validation.addresses import is_ip, prefix_error
+from meshsim.resources.validation.golang import quote
 from meshsim.resources.validation.report import Report
 
 _LABEL = re.compile(r"[a-zA-Z0-9](?:[-a-zA-Z0-9]*[a-zA-Z0-9])?")

@@ -14,8 +14,9 @@ _REPEAT = re.compile(r"\{(\d+)(?:(,)(\d*))?\}")
 _POSIX = frozenset((
     "alnum", "alpha", "ascii", "blank", "cntrl", "digit", "graph", "lower", "print", "punct", "space", "upper", "word", "xdigit",
 ))  # fmt: skip
-_UNICODE = re.compile(r"\\[pP](?:([CLMNPSZ])|\{\^?([A-Za-z_]+)\})")
+_UNICODE = re.compile(r"\\[pP](?:([CLMNPSZclmnpsz])|\{\^?([A-Za-z_]+)\})")
 _HEX = re.compile(r"\\x(?:[0-9a-fA-F]{2}|\{[0-9a-fA-F]+\})")
+_HEX_BEGUN = re.compile(r"\\x(\{[0-9A-Fa-f]*.?|.{0,2})", re.DOTALL)
 _OCTAL = re.compile(r"\\(?:0[0-7]{0,2}|[1-7][0-7]{1,2})")
 
 
@@ -149,7 +150,8 @@ class _Parser:
                 return found.end()
         if char.isascii() and not char.isalnum():
             return start + 2
-        raise _Wrong("invalid escape sequence", text[start : start + 2])
+        read = _HEX_BEGUN.match(text, start)
+        raise _Wrong("invalid escape sequence", read[0] if read else text[start : start + 2])
 
     def _unicode(self, start: int) -> int:
         if found := _UNICODE.match(self._text, start):

@@ -5,7 +5,8 @@ from __future__ import annotations
 from meshsim.resources.resource import ObjectMeta
 from meshsim.resources.service_entry import ServiceEntrySpec
 from meshsim.resources.validation import names
-from meshsim.resources.validation.golang import is_ip, quote, several
+from meshsim.resources.validation.addresses import is_ip
+from meshsim.resources.validation.golang import quote, several
 from meshsim.resources.validation.report import Report
 from meshsim.resources.workload_entry import ReadinessProbe, WorkloadEntrySpec, WorkloadGroupSpec
 

@@ -1,12 +1,13 @@
 """A document against its kind's CRD schema, in the API server's words.
 
-How this works: three passes, of which the first that finds something ends the matter, as in Istio's own validator: types, bounds,
-required fields and one-of groups; then fields the schema does not know; then the CEL rules.
+How this works: four passes, of which the first that finds something ends the matter, as in Istio's own validator: types, bounds,
+required fields and one-of groups; entries of a list with the same key; fields the schema does not know; the CEL rules.
 """
 
 from __future__ import annotations
 
 import base64
+import json
 import re
 from collections.abc import Callable
 from typing import Any as Json
@@ -34,7 +35,7 @@ def check(raw: dict[str, Json], node: Node, required: bool, report: Report, *, s
             report.at("spec: Required value", ("spec",))
         return not required
     spec = renamed(raw["spec"], node) if snake else raw["spec"]
-    for walk in (_types, _unknown, _rules):
+    for walk in (_types, _keys, _unknown, _rules):
         walk(spec, node, ("spec",), report)
         if walk is _unknown:
             for name in raw:
@@ -139,9 +140,13 @@ def _go(value: Json) -> str:
     """A value as a Kubernetes error shows it."""
     if isinstance(value, str):
         return quote(value)
+    if value is None:
+        return "null"
     if isinstance(value, bool):
         return str(value).lower()
-    return number(value) if isinstance(value, (int, float)) else str(value)
+    if isinstance(value, (int, float)):
+        return number(value)
+    return json.dumps(value, separators=(",", ":"), sort_keys=True, ensure_ascii=False)
 
 
 def _invalid(report: Report, path: Path, shown: str, said: str, hint: str = "") -> None:
@@ -149,11 +154,13 @@ def _invalid(report: Report, path: Path, shown: str, said: str, hint: str = "") 
 
 
 def _types(value: Json, node: Node, path: Path, report: Report) -> None:
+    if isinstance(value, int) and not -(2**63) <= value < 2**63:
+        value = float(value)  # as a JSON number that no int64 holds is read
     wrong = _wrong_type(value, node)
     if wrong is not None:
         expected, found = wrong
         _invalid(report, path, quote(found), f"must be of type {expected}: {quote(found)}", _hint(value, node))
-    if value is None:
+    if value is None and wrong is None:
         return
     if wrong is not None or not isinstance(value, dict):
         _one_of(node, None, path, report)
@@ -162,6 +169,8 @@ def _types(value: Json, node: Node, path: Path, report: Report) -> None:
         hint = nearest(str(value), node.enum)
         report.at(f"{spell(path)}: Unsupported value: {_go(value)}: supported values: {allowed}", path,
                   hint if hint.startswith("did") else "")
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        _numeral(value, node, path, report)
     if wrong is not None:
         return
     if isinstance(value, str):
@@ -170,12 +179,28 @@ def _types(value: Json, node: Node, path: Path, report: Report) -> None:
         _array(value, node, path, report)
     elif isinstance(value, dict):
         _object(value, node, path, report)
-    elif isinstance(value, (int, float)):
-        low, high = node.bounds.get("minimum"), node.bounds.get("maximum")
-        if high is not None and value > high:
-            _invalid(report, path, _go(value), f"should be less than or equal to {high}")
-        elif low is not None and value < low:
-            _invalid(report, path, _go(value), f"should be greater than or equal to {low}")
+
+
+def _numeral(value: float, node: Node, path: Path, report: Report) -> None:
+    """A number of any type against what the schema says of numbers."""
+    kind, limits = type(value), node.bounds
+    form = _format(node)
+    limit = 2**31 if form == "int32" else 2**63
+    if node.type == "integer" and not (float(value).is_integer() and -limit <= value < limit):
+        said = f"with format {form}" if form else "(default format)"
+        report.at(f'<nil>: Invalid value: "": Checked value must be of type integer {said} in {spell(path)}', path)
+    low, high = limits.get("minimum"), limits.get("maximum")
+    if high is not None and value > high:
+        _invalid(report, path, _go(value), f"should be less than or equal to {_go(kind(high))}")
+    elif low is not None and value < low:
+        _invalid(report, path, _go(value), f"should be greater than or equal to {_go(kind(low))}")
+
+
+def _format(node: Node) -> str:
+    """The OpenAPI format of a number: unbounded integers are Go's int32."""
+    if node.type == "number":
+        return "double"
+    return str(node.bounds.get("format", "")) if node.bounds else "int32"
 
 
 def _wrong_type(value: Json, node: Node) -> tuple[str, str] | None:
@@ -185,11 +210,10 @@ def _wrong_type(value: Json, node: Node) -> tuple[str, str] | None:
     found = _NAMES[type(value)]
     if found == node.type or (found == "integer" and node.type == "number"):
         return None
-    if found == "number" and node.type == "integer" and float(value).is_integer():
+    if found == "number" and node.type == "integer" and value.is_integer() and abs(value) < 2**53:
         return None
-    numeric = node.type == "number" or (node.type == "integer" and (not node.bounds or node.bounds.get("format") == "int32"))
-    if numeric and found not in ("string", "array", "null"):
-        return ("double" if node.type == "number" else "int32"), ("double" if found == "number" else "")  # by format, where one is declared
+    if node.type in ("integer", "number") and _format(node) and found not in ("string", "array", "null"):
+        return _format(node), ("float64" if found == "number" else "")  # by format, where one is declared
     return node.type, found
 
 
@@ -209,7 +233,7 @@ def _text(value: str, node: Node, path: Path, report: Report) -> None:
         _invalid(report, path, quote(value), f"should be at least {limits['minLength']} chars long")
     elif limits.get("format") == "byte" and not _is_base64(value):
         _invalid(report, path, quote(value), f"must be of type byte: {quote(value)}")
-    elif "pattern" in limits and not re.search(limits["pattern"], value):
+    elif "pattern" in limits and not re.search(limits["pattern"].replace("$", r"\Z"), value):
         _invalid(report, path, quote(value), f"should match '{limits['pattern']}'")
 
 
@@ -230,13 +254,25 @@ def _array(value: list[Json], node: Node, path: Path, report: Report) -> None:
         _invalid(report, path, str(len(value)), f"should have at least {limits['minItems']} items")
     if "maxItems" in limits and len(value) > limits["maxItems"]:
         report.at(f"{spell(path)}: Too many: {len(value)}: must have at most {limits['maxItems']} items", path)
-    for key in limits.get("listMapKeys", ()):
+
+
+def _keys(value: Json, node: Node, path: Path, report: Report) -> None:
+    if isinstance(value, dict):
+        for name, item in value.items():
+            child = node.properties.get(name) or node.additional
+            if child is not None:
+                _keys(item, child, (*path, name), report)
+    if not isinstance(value, list) or node.items is None:
+        return
+    for key in node.bounds.get("listMapKeys", ()):
         seen: list[Json] = []
         for i, item in enumerate(value):
-            name = item.get(key) if isinstance(item, dict) else None
+            name = item.get(key)
             if name in seen:
                 report.at(f"{spell((*path, i))}: Duplicate value: {{{quote(key)}:{_go(name)}}}", (*path, i))
             seen.append(name)
+    for i, item in enumerate(value):
+        _keys(item, node.items, (*path, i), report)
 
 
 def _object(value: dict[str, Json], node: Node, path: Path, report: Report) -> None:
@@ -245,7 +281,7 @@ def _object(value: dict[str, Json], node: Node, path: Path, report: Report) -> N
         report.at(f"{spell(path)}: Too many: {len(value)}: must have at most {limits['maxProperties']} items", path)
         return
     if "minProperties" in limits and len(value) < limits["minProperties"]:
-        _invalid(report, path, str(limits["minProperties"]), f"should have at least {limits['minProperties']} properties")
+        _invalid(report, path, str(len(value)), f"should have at least {limits['minProperties']} properties")
         return
     _one_of(node, value, path, report)
     for name, item in value.items():

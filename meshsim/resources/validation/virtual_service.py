@@ -5,7 +5,8 @@ from __future__ import annotations
 from meshsim import hosts
 from meshsim.resources.resource import ObjectMeta
 from meshsim.resources.validation import headers, names
-from meshsim.resources.validation.golang import is_ip, listing, quote
+from meshsim.resources.validation.addresses import is_ip
+from meshsim.resources.validation.golang import listing, quote
 from meshsim.resources.validation.report import Report
 from meshsim.resources.virtual_service import Destination, RouteDestination, TcpRoute, TlsRoute, VirtualServiceSpec
 
