@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any as Json
 
+from meshsim.control import connection_pool, upstream_tls
 from meshsim.control import endpoints as control_endpoints
-from meshsim.control import upstream_tls
 from meshsim.control.destination_rules import Policy
 from meshsim.control.endpoints import load_assignment, select
 from meshsim.control.load_balancing import apply_load_balancer
@@ -23,35 +23,27 @@ from meshsim.control.services import (
     DNS_ROUND_ROBIN_LB,
     DYNAMIC_DNS,
     PASSTHROUGH,
-    Endpoint,
     Port,
     Service,
 )
 from meshsim.control.view import View
-from meshsim.resources.destination_rule import ConnectionPoolSettings, HttpSettings
 from meshsim.resources.destination_rule import OutlierDetection as OutlierSettings
 from meshsim.resources.message import seconds
 from meshsim.xds.cluster import (
     HTTP_PROTOCOL_OPTIONS,
-    CircuitBreakers,
     Cluster,
     ClusterType,
     CommonLbConfig,
     DynamicForwardProxyCluster,
     EdsClusterConfig,
+    ErrorMatching,
     ExplicitHttpConfig,
-    HttpProtocolOptions,
     OriginalDstLbConfig,
     OutlierDetection,
-    RetryBudget,
-    TcpKeepalive,
-    Thresholds,
-    UpstreamConnectionOptions,
     UpstreamHttpProtocolOptions,
-    UseDownstreamHttpConfig,
 )
 from meshsim.xds.endpoint import ClusterLoadAssignment, LocalityLbEndpoints
-from meshsim.xds.http_connection_manager import CommonHttpProtocolOptions, Http1ProtocolOptions, Http2KeepAlive, Http2ProtocolOptions
+from meshsim.xds.http_connection_manager import Http1ProtocolOptions
 from meshsim.xds.message import ConfigSource, Empty, Metadata, Percent, duration
 from meshsim.xds.tls import (
     InnerTransportSocket,
@@ -64,7 +56,6 @@ from meshsim.xds.tls import (
 
 PASSTHROUGH_CLUSTER, BLACK_HOLE_CLUSTER = "PassthroughCluster", "BlackHoleCluster"
 DYNAMIC_DNS_CLUSTER = "AllowAnyDynamicDNSCluster"
-UNLIMITED = 4294967295
 LOOP = "resolution NONE leads a gateway to the address that the connection came for, which is the gateway's own: a loop"
 _TYPES = {CLIENT_SIDE_LB: "EDS", DNS_LB: "STRICT_DNS", DNS_ROUND_ROBIN_LB: "LOGICAL_DNS", PASSTHROUGH: "ORIGINAL_DST"}
 
@@ -102,7 +93,7 @@ def clusters(view: View) -> tuple[list[Cluster], list[ClusterLoadAssignment]]:
     if view.proxy.is_sidecar:
         made[PASSTHROUGH_CLUSTER] = _passthrough(view)
         if view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":
-            made[DYNAMIC_DNS_CLUSTER] = _dynamic_dns()
+            made[DYNAMIC_DNS_CLUSTER] = _dynamic_dns(view)
     return list(made.values()), list(assignments.values())
 
 
@@ -117,8 +108,8 @@ class _Builder:
         made = self._cluster("", None)
         if made is not None:
             yield made
-        if self._rule is None:
-            return
+        if self._rule is None or self._service.resolution == DYNAMIC_DNS:
+            return  # what is resolved on demand has no subsets
         for subset, _ in self._rule.subsets:
             made = self._cluster(subset.name, subset.labels)
             if made is not None:
@@ -139,6 +130,8 @@ class _Builder:
             if not chosen:
                 return None
             _dns(cluster, view)
+            if service.race_first_connect:
+                cluster.dns_lookup_family = "ALL"
             cluster.load_assignment = load_assignment(view, cluster_name, chosen, policy)
         elif kind == "EDS":
             source = ConfigSource(ads=Empty(), initial_fetch_timeout="0s", resource_api_version="V3")
@@ -151,16 +144,14 @@ class _Builder:
         elif kind == "":
             cluster.lb_policy = "CLUSTER_PROVIDED"
             cluster.cluster_type = _forward_proxy(service.hostname)
-        http2 = self._http2(policy)
-        self._http_version(cluster, policy, http2)
-        self._pool(cluster, policy)
+        self._http(cluster, policy)
         _outlier(cluster, policy.outlier_detection)
         if kind:
             cluster.common_lb_config = cluster.common_lb_config or CommonLbConfig()
             health = policy.outlier_detection.min_health_percent if policy.outlier_detection else 0
             cluster.common_lb_config.healthy_panic_threshold = Percent(health)
         apply_load_balancer(view, cluster, assignment, policy, chosen)
-        self._tls(cluster, policy, subset, chosen, http2)
+        self._tls(cluster, policy, subset)
         _complete_options(cluster)
         if policy.proxy_protocol is not None:
             _proxy_protocol(cluster, policy.proxy_protocol.version)
@@ -187,8 +178,7 @@ class _Builder:
             assignment = load_assignment(view, cluster_name, able, policy)
             if chosen and not able:
                 assignment.endpoints = [LocalityLbEndpoints()]
-            self._http_version(cluster, policy, self._http2(policy))
-            self._pool(cluster, policy)
+            self._http(cluster, policy)
             _outlier(cluster, policy.outlier_detection)
             apply_load_balancer(view, cluster, assignment, policy, able)
             _complete_options(cluster)
@@ -230,97 +220,38 @@ class _Builder:
 
     # HTTP
 
-    def _http2(self, policy: Policy) -> bool:
-        """Whether the cluster speaks HTTP/2 whatever its clients speak."""
-        port, settings = self._port, _http(policy.connection_pool)
-        if port.protocol.is_http2:
-            return True
-        wanted = settings.h2_upgrade_policy if settings else "DEFAULT"
-        if wanted == "UPGRADE":
-            return True
-        return wanted == "DEFAULT" and port.protocol.is_http and self._view.mesh.h2_upgrade_policy == "UPGRADE"
-
-    def _http_version(self, cluster: Cluster, policy: Policy, http2: bool) -> None:
-        settings = _http(policy.connection_pool)
-        use_client = settings.use_client_protocol if settings else False
-        h2 = Http2ProtocolOptions()
-        if settings and settings.max_concurrent_streams:
-            h2.max_concurrent_streams = settings.max_concurrent_streams
-        if settings and settings.http2_keep_alive:
-            h2.connection_keepalive = Http2KeepAlive(_span(settings.http2_keep_alive.interval), _span(settings.http2_keep_alive.timeout))
-        if use_client or (self._port.protocol is Protocol.AUTO and not http2 and self._view.proxy.is_sidecar):
-            _options(cluster).use_downstream_protocol_config = UseDownstreamHttpConfig(Http1ProtocolOptions(), h2)
-        elif http2:
-            _options(cluster).explicit_http_config = ExplicitHttpConfig(http2_protocol_options=h2)
-
-    def _pool(self, cluster: Cluster, policy: Policy) -> None:
-        pool = policy.connection_pool
-        limits = Thresholds(max_connections=UNLIMITED, max_pending_requests=UNLIMITED, max_requests=UNLIMITED, max_retries=UNLIMITED)
-        cluster.circuit_breakers = CircuitBreakers([limits])
-        if policy.retry_budget is not None:
-            percent = policy.retry_budget.percent
-            value = percent if isinstance(percent, (int, float)) else percent.value if percent else 20.0
-            limits.retry_budget = RetryBudget(
-                Percent(float(value)), policy.retry_budget.min_retry_concurrency or 3, _span(policy.retry_budget.budget_interval)
-            )
-            limits.max_retries = None
-        keepalive = pool.tcp.tcp_keepalive if pool and pool.tcp else None
-        keepalive = keepalive or self._view.mesh.tcp_keepalive
-        if keepalive is not None:
-            cluster.upstream_connection_options = UpstreamConnectionOptions(
-                TcpKeepalive(
-                    keepalive.probes or None,
-                    round(seconds(keepalive.time)) if keepalive.time else None,
-                    round(seconds(keepalive.interval)) if keepalive.interval else None,
-                )
-            )
-        if pool is None:
-            return
-        if pool.tcp is not None:
-            if pool.tcp.connect_timeout:
-                cluster.connect_timeout = duration(seconds(pool.tcp.connect_timeout))
-            if pool.tcp.max_connections:
-                limits.max_connections = pool.tcp.max_connections
-        http = pool.http
-        idle = http.idle_timeout if http and http.idle_timeout else pool.tcp.idle_timeout if pool.tcp else None
-        lifetime = pool.tcp.max_connection_duration if pool.tcp else None
-        if http is not None:
-            limits.max_requests = http.http2_max_requests or limits.max_requests
-            limits.max_pending_requests = http.http1_max_pending_requests or limits.max_pending_requests
-            if limits.retry_budget is None:
-                limits.max_retries = http.max_retries or limits.max_retries
-        per_connection = http.max_requests_per_connection if http else 0
-        if idle or lifetime or per_connection:
-            _options(cluster).common_http_protocol_options = CommonHttpProtocolOptions(
-                idle_timeout=_span(idle), max_connection_duration=_span(lifetime), max_requests_per_connection=per_connection or None
-            )
+    def _http(self, cluster: Cluster, policy: Policy) -> None:
+        mesh, protocol = self._view.mesh, self._port.protocol
+        connection_pool.speak(cluster, protocol, sniffs=self._view.proxy.is_sidecar)
+        connection_pool.upgrade(cluster, protocol, policy.connection_pool, mesh)
+        connection_pool.apply(cluster, mesh, policy.connection_pool, policy.retry_budget)
 
     # TLS
 
-    def _tls(self, cluster: Cluster, policy: Policy, subset: str, chosen: list[Endpoint], http2: bool) -> None:
+    def _tls(self, cluster: Cluster, policy: Policy, subset: str) -> None:
         view, service = self._view, self._service
-        tls = policy.tls
+        tls, http2 = policy.tls, connection_pool.speaks_http2(cluster)
+        on_demand = service.resolution == DYNAMIC_DNS
         if tls is None:
-            self._automatic_tls(cluster, subset, chosen, http2)
-            return
-        if tls.mode == "ISTIO_MUTUAL":
-            names = tls.subject_alt_names if tls.subject_alt_names is not None else self._identities()
-            cluster.transport_socket = upstream_tls.socket(
-                upstream_tls.mutual(tls.sni or sni_name(service, self._port.number, subset), names, http2=http2)
-            )
+            self._automatic_tls(cluster, subset, http2)
+        elif tls.mode == "ISTIO_MUTUAL":
+            names = tls.subject_alt_names or self._identities()
+            sni = tls.sni or ("" if on_demand else sni_name(service, self._port.number, subset))
+            cluster.transport_socket = upstream_tls.socket(upstream_tls.mutual(sni, names, http2=http2))
+            if on_demand:
+                _follow_requests(cluster, upstream_tls.automatic_names(sni, names, bool(tls.insecure_skip_verify), on_demand=True))
         elif tls.mode in ("SIMPLE", "MUTUAL"):
             _alpn_override(cluster)
             credentials = not view.proxy.is_sidecar or (self._rule is not None and self._rule.selector is not None)
+            names = [] if service.is_kubernetes else self._identities()
             made = upstream_tls.originate(
-                tls, list(service.service_accounts), http2=http2, credentials=credentials, verify=view.index.era.verifies_servers
+                tls, names, http2=http2, credentials=credentials, verify=view.index.era.verifies_servers, on_demand=on_demand
             )
-            if made is None:
-                return
-            cluster.transport_socket = upstream_tls.socket(made.context)
-            if made.auto_sni:
-                _options(cluster).upstream_http_protocol_options = UpstreamHttpProtocolOptions(made.auto_sni, made.auto_san_validation)
+            if made is not None:
+                cluster.transport_socket = upstream_tls.socket(made.context)
+                _follow_requests(cluster, made.names)
 
-    def _automatic_tls(self, cluster: Cluster, subset: str, chosen: list[Endpoint], http2: bool) -> None:
+    def _automatic_tls(self, cluster: Cluster, subset: str, http2: bool) -> None:
         view, service, port = self._view, self._service, self._port
         if not view.mesh.enable_auto_mtls or service.mesh_external:
             return
@@ -357,23 +288,20 @@ def _sni_clusters(view: View) -> Iterator[tuple[Cluster, ClusterLoadAssignment]]
                 yield from _Builder(view, service, port).for_sni()
 
 
-def _http(pool: ConnectionPoolSettings | None) -> HttpSettings | None:
-    return pool.http if pool else None
-
-
-def _span(text: str | None) -> str | None:
-    return duration(seconds(text)) if text else None
-
-
-def _options(cluster: Cluster) -> HttpProtocolOptions:
-    return cluster.typed_extension_protocol_options.setdefault(HTTP_PROTOCOL_OPTIONS, HttpProtocolOptions())
-
-
 def _complete_options(cluster: Cluster) -> None:
     """Envoy wants a protocol named wherever there are HTTP options at all: HTTP/1.1, where nothing else was said."""
     options = cluster.typed_extension_protocol_options.get(HTTP_PROTOCOL_OPTIONS)
     if options is not None and options.explicit_http_config is None and options.use_downstream_protocol_config is None:
         options.explicit_http_config = ExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())
+
+
+def _follow_requests(cluster: Cluster, names: upstream_tls.Names) -> None:
+    """Take SNI and the name to verify from each request; Envoy wants to be told where a cluster resolved on demand does not."""
+    if names.sni or names.verified:
+        connection_pool.options(cluster).upstream_http_protocol_options = UpstreamHttpProtocolOptions(names.sni, names.verified)
+    if cluster.cluster_type is not None and not (names.sni and names.verified):
+        assert cluster.cluster_type.typed_config is not None
+        cluster.cluster_type.typed_config.allow_insecure_cluster_options = True
 
 
 def _alpn_override(cluster: Cluster) -> None:
@@ -394,7 +322,7 @@ def _outlier(cluster: Cluster, settings: OutlierSettings | None) -> None:
     if settings is None:
         return
     out = OutlierDetection(enforcing_success_rate=0)
-    out.interval, out.base_ejection_time = _span(settings.interval), _span(settings.base_ejection_time)
+    out.interval, out.base_ejection_time = connection_pool.span(settings.interval), connection_pool.span(settings.base_ejection_time)
     out.max_ejection_percent = settings.max_ejection_percent or None
     if settings.consecutive5xx_errors is not None:
         out.consecutive_5xx = settings.consecutive5xx_errors
@@ -409,6 +337,13 @@ def _outlier(cluster: Cluster, settings: OutlierSettings | None) -> None:
             out.enforcing_consecutive_local_origin_failure = 100
         out.enforcing_local_origin_success_rate = 0
     cluster.outlier_detection = out
+    codes = settings.outlier_detection_http_error_codes
+    if codes:
+        rules: list[Json] = [
+            {"http_response_headers_match": {"headers": [{"name": ":status", "string_match": {"exact": str(code)}}]}} for code in codes
+        ]
+        matcher = rules[0] if len(rules) == 1 else {"or_match": {"rules": rules}}
+        connection_pool.options(cluster).outlier_detection = ErrorMatching(matcher)
 
 
 def _proxy_protocol(cluster: Cluster, version: str) -> None:
@@ -440,24 +375,19 @@ def _black_hole() -> Cluster:
 
 
 def _passthrough(view: View) -> Cluster:
-    limits = Thresholds(max_connections=UNLIMITED, max_pending_requests=UNLIMITED, max_requests=UNLIMITED, max_retries=UNLIMITED)
-    cluster = Cluster(
-        name=PASSTHROUGH_CLUSTER,
-        type="ORIGINAL_DST",
-        lb_policy="CLUSTER_PROVIDED",
-        connect_timeout=duration(seconds(view.mesh.connect_timeout)),
-        circuit_breakers=CircuitBreakers([limits]),
-    )
-    options = _options(cluster)
-    options.common_http_protocol_options = CommonHttpProtocolOptions(idle_timeout="300s")
-    options.use_downstream_protocol_config = UseDownstreamHttpConfig(Http1ProtocolOptions(), Http2ProtocolOptions())
+    cluster = Cluster(name=PASSTHROUGH_CLUSTER, type="ORIGINAL_DST", lb_policy="CLUSTER_PROVIDED")
+    connection_pool.as_it_comes(cluster)
+    unset = view.mesh.default_traffic_policy
+    connection_pool.apply(cluster, view.mesh, unset.connection_pool if unset else None)
     return cluster
 
 
-def _dynamic_dns() -> Cluster:
-    cluster = Cluster(name=DYNAMIC_DNS_CLUSTER, lb_policy="CLUSTER_PROVIDED", connect_timeout="10s")
+def _dynamic_dns(view: View) -> Cluster:
+    cluster = Cluster(name=DYNAMIC_DNS_CLUSTER, lb_policy="CLUSTER_PROVIDED")
+    cache: dict[str, Json] = {"name": "dynamic_dns_cache", "dns_lookup_family": "V4_ONLY"}
     cluster.cluster_type = ClusterType(
-        "envoy.clusters.dynamic_forward_proxy", DynamicForwardProxyCluster({"name": "dynamic_dns_cache", "dns_lookup_family": "V4_ONLY"})
+        "envoy.clusters.dynamic_forward_proxy", DynamicForwardProxyCluster(cache, allow_insecure_cluster_options=True)
     )
-    _options(cluster).use_downstream_protocol_config = UseDownstreamHttpConfig(Http1ProtocolOptions(), Http2ProtocolOptions())
+    connection_pool.as_it_comes(cluster)
+    connection_pool.apply(cluster, view.mesh, None)
     return cluster

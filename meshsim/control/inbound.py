@@ -13,22 +13,20 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from meshsim.control import retries, sds
+from meshsim.control import connection_pool, retries, sds
 from meshsim.control.connection_manager import HCM_FILTER, Direction, connection_manager
 from meshsim.control.downstream_tls import ALPN_HTTP, ALPN_TCP_MESH, VERSIONS
 from meshsim.control.protocols import Protocol
 from meshsim.control.tcp_filters import TCP_PROXY, Surroundings, Weighted, relay
 from meshsim.control.view import View
 from meshsim.resources import message
+from meshsim.resources.destination_rule import ConnectionPoolSettings
 from meshsim.resources.mesh_config import MeshConfig
 from meshsim.resources.sidecar import IstioIngressListener
 from meshsim.xds.cluster import (
-    HTTP_PROTOCOL_OPTIONS,
     BindConfig,
     Cluster,
     ExplicitHttpConfig,
-    HttpProtocolOptions,
-    UseDownstreamHttpConfig,
 )
 from meshsim.xds.endpoint import ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints
 from meshsim.xds.http_connection_manager import Http1ProtocolOptions, Http2ProtocolOptions
@@ -165,8 +163,24 @@ def inbound_clusters(view: View) -> list[Cluster]:
     out = []
     for port in inbound_ports(view):
         endpoint = port.endpoint or ((LOCALHOST, port.target) if localhost and not port.config else None)
-        out.append(_cluster(view, port.cluster, port.protocol, endpoint))
-    return [*out, _cluster(view, PASSTHROUGH_CLUSTER, Protocol.AUTO, None)]
+        cluster = _cluster(view, port.cluster, port.protocol, endpoint)
+        policy = view.inbound_policy(port.target, port.number)
+        connection_pool.apply(cluster, view.mesh, _own_pool(view, port.target) or policy.connection_pool, policy.retry_budget)
+        out.append(cluster)
+    passthrough = _cluster(view, PASSTHROUGH_CLUSTER, Protocol.AUTO, None)
+    connection_pool.as_it_comes(passthrough)
+    unset = view.mesh.default_traffic_policy
+    connection_pool.apply(passthrough, view.mesh, unset.connection_pool if unset else None)
+    return [*out, passthrough]
+
+
+def _own_pool(view: View, port: int) -> ConnectionPoolSettings | None:
+    """What the workload's Sidecar says of connections to its application: for the port, else for all."""
+    if view.sidecar is None:
+        return None
+    spec = view.sidecar.spec
+    own = (each.connection_pool for each in spec.ingress if each.port is not None and each.port.number == port)
+    return next((pool for pool in own if pool is not None), spec.inbound_connection_pool)
 
 
 def inbound_ports(view: View) -> list[InboundPort]:
@@ -359,13 +373,11 @@ def _ports(ports: list[int]) -> dict[str, object] | None:
 def _cluster(view: View, name: str, protocol: Protocol, endpoint: tuple[str, int] | None) -> Cluster:
     """Where no endpoint is named, the connection goes where it was going, from an address that is not captured again."""
     cluster = Cluster(name, connect_timeout=duration(message.seconds(view.mesh.connect_timeout)))
-    options = HttpProtocolOptions(explicit_http_config=ExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions()))
-    if protocol.is_http2:
-        options.explicit_http_config = ExplicitHttpConfig(http2_protocol_options=Http2ProtocolOptions())
-    elif protocol is Protocol.AUTO:
-        either = UseDownstreamHttpConfig(Http1ProtocolOptions(), Http2ProtocolOptions())
-        options = HttpProtocolOptions(use_downstream_protocol_config=either)
-    cluster.typed_extension_protocol_options = {HTTP_PROTOCOL_OPTIONS: options}
+    options = connection_pool.options(cluster)
+    if protocol.is_http2 or protocol is Protocol.AUTO:
+        connection_pool.speak(cluster, protocol, sniffs=True)
+    else:
+        options.explicit_http_config = ExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())
     if endpoint is None:
         cluster.type, cluster.lb_policy = "ORIGINAL_DST", "CLUSTER_PROVIDED"
         cluster.cleanup_interval = None if name == PASSTHROUGH_CLUSTER else FOREVER

@@ -48,9 +48,10 @@ def _warm_up(cluster: Cluster, settings: LoadBalancerSettings) -> None:
     if not window:
         return
     warm = settings.warmup
-    aggression = warm.aggression if warm and warm.aggression is not None else 1.0
-    least = warm.minimum_percent if warm and warm.minimum_percent is not None else 10.0
-    slow = SlowStartConfig(duration(seconds(window)), RuntimeDouble(aggression, "("), Percent(least))
+    slow = SlowStartConfig(duration(seconds(window)))
+    if warm is not None:  # the older field has a duration alone
+        slow.aggression = RuntimeDouble(warm.aggression if warm.aggression is not None else 1.0, "(")
+        slow.min_weight_percent = Percent(warm.minimum_percent if warm.minimum_percent is not None else 10.0)
     if cluster.lb_policy == "ROUND_ROBIN":
         cluster.round_robin_lb_config = RoundRobinLbConfig(slow)
     elif cluster.lb_policy == "LEAST_REQUEST":
@@ -58,14 +59,18 @@ def _warm_up(cluster: Cluster, settings: LoadBalancerSettings) -> None:
 
 
 def _hash(cluster: Cluster, settings: ConsistentHash) -> None:
+    """A size that is not given leaves what a warm-up has configured, as istiod does; the older field for it has a default."""
     if settings.maglev is not None:
         cluster.lb_policy = "MAGLEV"
-        size = settings.maglev.table_size
-        cluster.maglev_lb_config = MaglevLbConfig(str(size)) if size else None
+        if settings.maglev.table_size:
+            cluster.least_request_lb_config = None
+            cluster.maglev_lb_config = MaglevLbConfig(str(settings.maglev.table_size))
         return
     cluster.lb_policy = "RING_HASH"
-    size = settings.ring_hash.minimum_ring_size if settings.ring_hash else settings.minimum_ring_size
-    cluster.ring_hash_lb_config = RingHashLbConfig(str(size or RING_MINIMUM))
+    size = settings.ring_hash.minimum_ring_size if settings.ring_hash else settings.minimum_ring_size or RING_MINIMUM
+    if size:
+        cluster.least_request_lb_config = None
+        cluster.ring_hash_lb_config = RingHashLbConfig(str(size))
 
 
 def _localities(view: View, cluster: Cluster, assignment: ClusterLoadAssignment | None, policy: Policy, endpoints: list[Endpoint]) -> None:

@@ -29,12 +29,23 @@ VERSIONS = TlsParameters("TLSv1_2", "TLSv1_3")
 SYSTEM_ROOTS = "system"
 
 
+class Names(NamedTuple):
+    """What a request's own authority decides: the SNI, and the name that the certificate is verified for."""
+
+    sni: bool
+    verified: bool
+
+
 class Origination(NamedTuple):
     """A TLS context, and what the cluster's HTTP options must add to it."""
 
     context: UpstreamTlsContext
-    auto_sni: bool = False
-    auto_san_validation: bool = False
+    names: Names
+
+
+def automatic_names(sni: str, names: list[str], unverified: bool, *, on_demand: bool) -> Names:
+    """on_demand: whether the cluster resolves what requests ask for, so that their name is what has to be verified in any case."""
+    return Names(not sni, not unverified and (on_demand or not (sni or names)))
 
 
 def mutual(sni: str, names: list[str], *, http2: bool) -> UpstreamTlsContext:
@@ -52,9 +63,11 @@ def mutual(sni: str, names: list[str], *, http2: bool) -> UpstreamTlsContext:
     )
 
 
-def originate(tls: ClientTlsSettings, names: list[str], *, http2: bool, credentials: bool, verify: bool) -> Origination | None:
+def originate(
+    tls: ClientTlsSettings, names: list[str], *, http2: bool, credentials: bool, verify: bool, on_demand: bool
+) -> Origination | None:
     """SIMPLE and MUTUAL. `names`: the ServiceEntry's subjectAltNames; `credentials`: whether credentialName counts here; `verify`:
-    whether the server is verified where nothing says by which roots.
+    whether the server is verified where nothing says by which roots; `on_demand`: as for `automatic_names`.
 
     None where Istio drops the setting and sends plaintext.
     """
@@ -81,8 +94,7 @@ def originate(tls: ClientTlsSettings, names: list[str], *, http2: bool, credenti
         common.combined_validation_context = CombinedValidationContext(
             CertificateValidationContext(match_subject_alt_names=matchers, crl=crl), root
         )
-    auto = not tls.sni
-    return Origination(UpstreamTlsContext(common, sni=tls.sni), auto, auto and not own_names and not trusting)
+    return Origination(UpstreamTlsContext(common, sni=tls.sni), automatic_names(tls.sni, own_names, trusting, on_demand=on_demand))
 
 
 def socket(context: UpstreamTlsContext) -> TransportSocket:

@@ -217,6 +217,12 @@ class View:
         """What the DestinationRule says for one cluster of the service."""
         return effective(self.destination_rule(service), port, subset, self.mesh)
 
+    def inbound_policy(self, target: int, port: int) -> Policy:
+        """What the DestinationRule of the Service behind a port of the pod says; rules for some workloads only do not count here."""
+        hostname = next((t.hostname for t in self.targets if t.target_port == target), "")
+        rule = self.index.rules.lookup(self.namespace, {}, hostname, self.namespace) if hostname else None
+        return effective(rule, port, "", self.mesh)
+
     # gateways
 
     @cached_property

@@ -17,7 +17,7 @@ from meshsim.routing import hashing
 from meshsim.routing.facts import Endpoint
 from meshsim.routing.transport import Transport
 from meshsim.xds import Cluster as Config
-from meshsim.xds.cluster import Thresholds
+from meshsim.xds.cluster import HttpProtocolOptions, Thresholds
 from meshsim.xds.endpoint import ClusterLoadAssignment, LbEndpoint, LocalityLbEndpoints
 from meshsim.xds.message import seconds
 from meshsim.xds.tls import TransportSocket
@@ -101,6 +101,7 @@ class Cluster:
         self.options = next(iter(config.typed_extension_protocol_options.values()), None)
         self.connect_timeout = seconds(config.connect_timeout, 5.0)
         self.limits = _limits(config)
+        self._errors = _error_codes(self.options)
         self._assignment = assignment if config.eds_cluster_config is not None else config.load_assignment
         self._originals: dict[Endpoint, Host] = {}
         self._balancers: dict[tuple[int, int], _Balancer] = {}
@@ -266,6 +267,8 @@ class Cluster:
         if detection is None:
             return
         status = 503 if code is None else code
+        if self._errors and code is not None:
+            status = max(code, 500) if code in self._errors else 200
         host.failures = host.failures + 1 if status >= 500 else 0
         host.gateway_failures = host.gateway_failures + 1 if status in (502, 503, 504) else 0
         if (
@@ -363,6 +366,13 @@ def _limits(config: Config) -> Limits:
         max_retries=_or(given.max_retries if budget is None else budget.min_retry_concurrency, _DEFAULT_RETRIES),
         retry_share=None if budget is None else budget.budget_percent.value if budget.budget_percent else _DEFAULT_RETRY_SHARE,
     )
+
+
+def _error_codes(options: HttpProtocolOptions | None) -> frozenset[int]:
+    """The statuses that outlier detection takes for errors instead of every 5xx; none where nothing is said."""
+    matcher = (options.outlier_detection.error_matcher if options and options.outlier_detection else None) or {}
+    rules = matcher["or_match"]["rules"] if "or_match" in matcher else [matcher] if matcher else []
+    return frozenset(int(rule["http_response_headers_match"]["headers"][0]["string_match"]["exact"]) for rule in rules)
 
 
 def _or(value: int | None, default: int) -> int:

@@ -28,12 +28,19 @@ class UseDownstreamHttpConfig(Message):
     http2_protocol_options: Http2ProtocolOptions | None = None
 
 
+class ErrorMatching(Message):
+    """Which responses outlier detection takes for errors."""
+
+    error_matcher: dict[str, Json] | None = None
+
+
 class HttpProtocolOptions(TypedMessage, tag=TYPE + HTTP_PROTOCOL_OPTIONS):
     common_http_protocol_options: CommonHttpProtocolOptions | None = None
     upstream_http_protocol_options: UpstreamHttpProtocolOptions | None = None
     explicit_http_config: ExplicitHttpConfig | None = None
     use_downstream_protocol_config: UseDownstreamHttpConfig | None = None
     auto_config: dict[str, Json] | None = None
+    outlier_detection: ErrorMatching | None = None
 
 
 class EdsClusterConfig(Message):
