@@ -34,6 +34,7 @@ from meshsim.resources.network_policy import Walls
 FILE = "namespaces.json"
 GATEWAY = "169.254.1.1"  # the node as pods see it; link-local, so that no pod's address can collide
 _NODE_END, _WORLD_END = "169.254.2.1", "169.254.2.2"
+_GATEWAY_MAC = "02:00:a9:fe:01:01"  # fixed: a bridge without one takes the lowest of its ports', and pods would go on sending to the old
 _BACKLOG = 1024
 _SO_ORIGINAL_DST = 80
 _IP_FREEBIND, _IP_TRANSPARENT = 15, 19
@@ -64,7 +65,7 @@ class Node:
         Path("/proc/sys/net/ipv4/conf/all/send_redirects").write_text("0")
         Path("/proc/sys/net/ipv4/conf/default/send_redirects").write_text("0")
         _ip(
-            "link add br0 type bridge",
+            f"link add br0 address {_GATEWAY_MAC} type bridge",
             f"addr add {GATEWAY}/32 dev br0",
             "link set br0 up",
             f"link add w0 type veth peer name w1 netns {self._world.path}",
@@ -178,16 +179,10 @@ class NetnsNetwork:
 
     async def connect(self, source: str, destination: Address) -> Connection:
         pod = self._place(source)
-        if destination.is_loopback or destination.host == source:
-            try:
-                return await self._dial(pod, source, destination, Address("127.0.0.1", destination.port))
-            except ConnectionRefusedError:
-                if destination.is_loopback:
-                    raise
-        return await self._dial(pod, source, destination, destination, mark=bool(pod))
+        return await self._dial(pod, source, destination, mark=bool(pod))
 
     async def capture(self, source: str, destination: Address) -> Connection:
-        return await self._dial(self._place(source), source, destination, destination)
+        return await self._dial(self._place(source), source, destination)
 
     async def resolve(self, name: str, *, source: str = "") -> list[str]:
         return [] if self.directory.walls.blocks_dns(source) else self.directory.resolve(name)
@@ -227,7 +222,7 @@ class NetnsNetwork:
         """The pod with that address; anything else is an address of the world."""
         return source if source in self.directory.pods else ""
 
-    async def _dial(self, pod: str, source: str, destination: Address, target: Address, *, mark: bool = False) -> Connection:
+    async def _dial(self, pod: str, source: str, destination: Address, *, mark: bool = False) -> Connection:
         with self._namespace(pod).inside(self._home):
             sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
         try:
@@ -236,8 +231,9 @@ class NetnsNetwork:
                 sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, netfilter.MARK)
             if not pod:
                 sock.setsockopt(socket.IPPROTO_IP, _IP_TRANSPARENT, 1)
+            if not pod or (mark and destination.is_loopback):  # an application sees who its sidecar speaks for: the pod
                 sock.bind((source, 0))
-            await asyncio.get_running_loop().sock_connect(sock, target)
+            await asyncio.get_running_loop().sock_connect(sock, destination)
             return Connection(sock, Address(source, sock.getsockname()[1]), destination)
         except BaseException:
             sock.close()
