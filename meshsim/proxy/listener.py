@@ -129,8 +129,9 @@ class Arrival:
 
     def _hand_over(self) -> None:
         """The listener of the original destination takes a redirected connection."""
-        if self._rules.config.use_original_dst:
+        if self._rules.restores_destination:
             self._downstream.restored = True
+        if self._rules.config.use_original_dst:
             self._rules = self._core.runtime.handed_to(self._downstream.destination) or self._rules
 
     def _peek(self) -> tuple[bytes, bool]:

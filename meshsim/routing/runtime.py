@@ -25,7 +25,7 @@ from meshsim.routing.routes import RouteTable
 from meshsim.routing.tcp import TcpChain
 from meshsim.xds.access_log import SubstitutionFormatString, TextFormat
 from meshsim.xds.http_connection_manager import HttpConnectionManager
-from meshsim.xds.listener import FilterChain, HttpInspector, Listener, ProxyProtocol, TlsInspector
+from meshsim.xds.listener import FilterChain, HttpInspector, Listener, OriginalDst, ProxyProtocol, TlsInspector
 from meshsim.xds.message import seconds
 from meshsim.xds.tls import DownstreamTlsContext
 
@@ -58,6 +58,7 @@ class ListenerRules:
         self.inspects_tls = any(isinstance(k, TlsInspector) for k in kinds)
         self.inspects_http = any(isinstance(k, HttpInspector) for k in kinds)
         self.takes_proxy_header = any(isinstance(k, ProxyProtocol) for k in kinds)
+        self.restores_destination = config.use_original_dst or any(isinstance(k, OriginalDst) for k in kinds)
         self.timeout = seconds(config.listener_filters_timeout, INSPECTION_TIMEOUT)
         self.goes_on_after_timeout = config.continue_on_listener_filters_timeout
         self.loggers = access_log.loggers(config.access_log)
