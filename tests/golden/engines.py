@@ -6,15 +6,16 @@ import asyncio
 import atexit
 import shutil
 import tempfile
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 from meshsim import xds
+from meshsim.network.choice import LOOPBACK
 from tests.golden import replay
 from tests.golden.case import Case
 from tests.golden.world import Certificates
 
-COMPILE_ONLY = "none"
+ASYNCIO, COMPILE_ONLY = "asyncio", "none"
 
 
 @cache
@@ -32,11 +33,16 @@ def simulate(case: Case, configs: dict[str, xds.ProxyConfig]) -> list[replay.Out
     return simulated.run(case, configs)
 
 
-def live(case: Case, configs: dict[str, xds.ProxyConfig]) -> list[replay.Outcome]:
-    """Live asyncio proxies on this event loop."""
+def live(case: Case, configs: dict[str, xds.ProxyConfig], *, network: str = LOOPBACK) -> list[replay.Outcome]:
+    """Live asyncio proxies on this event loop; `network` netns in a process that has entered namespaces."""
     from tests.golden.live import LiveCase
 
-    return asyncio.run(LiveCase(case.spec, case.manifests, case.proxies, case.dns, configs, certificates()).run())
+    return asyncio.run(LiveCase(case.spec, case.manifests, case.proxies, case.dns, configs, certificates(), network).run())
+
+
+def engine(name: str, network: str = LOOPBACK) -> replay.Engine:
+    """The engine of that name, on that network if it is one that opens sockets."""
+    return partial(live, network=network) if name == ASYNCIO else ENGINES[name]
 
 
 def compile_only(case: Case, configs: dict[str, xds.ProxyConfig]) -> list[replay.Outcome]:
@@ -44,4 +50,4 @@ def compile_only(case: Case, configs: dict[str, xds.ProxyConfig]) -> list[replay
     return []
 
 
-ENGINES: dict[str, replay.Engine] = {"simulate": simulate, "asyncio": live, COMPILE_ONLY: compile_only}
+ENGINES: dict[str, replay.Engine] = {"simulate": simulate, ASYNCIO: live, COMPILE_ONLY: compile_only}

@@ -3,6 +3,9 @@
 How this works: the proxies of a case get their placed configuration, the world of the case listens, and each call is made in
 turn. A call has ended when nothing is under way any more: every proxy and the world report `busy` 0 for several turns of the loop,
 in which whatever was still in a socket has been taken up. Nobody sleeps, and a result does not depend on the machine's speed.
+
+On the network of namespaces all cases of a process share one node, whose pods are those of every case so far: what a case changes is
+which of them are captured and where Services lead.
 """
 
 from __future__ import annotations
@@ -19,14 +22,16 @@ from typing import Any as Json
 
 from meshsim import xds
 from meshsim.network import directory
-from meshsim.network.loopback import LoopbackNetwork
+from meshsim.network.base import Network
 from meshsim.network.place import Site, place
 from meshsim.proxy.proxy import Proxy
 from meshsim.resources.external_server import Place
+from meshsim.resources.interception import Interception
 from meshsim.routing.access_log import record
 from meshsim.routing.entry import Entry
 from meshsim.world import World
 from tests.golden import client, outcome, world
+from tests.golden.machines import Machine, machine
 
 QUIET_TURNS = 12  # of the event loop: longer than any chain of tasks that carries bytes from one socket to the next
 SETTLE_LIMIT = 1.0  # seconds; what still runs then (a peer that never answers) belongs to no call
@@ -38,7 +43,8 @@ RECORDER_ADDRESS = "127.0.0.1"  # how every proxy of the recorder named itself
 class LiveCase:
     """One case on live proxies.
 
-    proxies: the case's, as full entries. configs: what each is sent. dns: the base's and the case's names together.
+    proxies: the case's, as full entries. configs: what each is sent. dns: the base's and the case's names together. kind: of the network
+    (machines.py).
     """
 
     def __init__(
@@ -49,9 +55,10 @@ class LiveCase:
         dns: Mapping[str, list[str]],
         configs: Mapping[str, xds.ProxyConfig],
         certificates: world.Certificates,
+        kind: str,
     ):
         self._spec, self._resources, self._proxies, self._dns = spec, resources, proxies, dns
-        self._configs, self._certificates = configs, certificates
+        self._configs, self._certificates, self._kind = configs, certificates, kind
         self._names = world.names(dns, resources)
         self._secrets = world.secret_data(resources)
         self._lines: list[tuple[float, dict[str, Json]]] = []
@@ -61,15 +68,15 @@ class LiveCase:
         async with AsyncExitStack() as stack:
             folder = Path(tempfile.mkdtemp(prefix="msim-", dir="/tmp"))
             stack.callback(shutil.rmtree, folder)
-            network = LoopbackNetwork(folder)
-            stack.push_async_callback(network.close)
-            sites = {p["name"]: self._site(folder, n, p) for n, p in enumerate(self._proxies)}
-            directory.write(folder, self._directory(sites))
-            outside = await self._start_world(network, sites, stack)
-            running = [await self._start_proxy(network, p, sites[p["name"]], stack) for p in self._proxies]
-            return [await self._call(call, network, outside, running) for call in self._spec["calls"]]
+            ground = machine(self._kind, folder)
+            stack.push_async_callback(ground.network.close)
+            sites = {p["name"]: self._site(folder, n, p, ground.pipes) for n, p in enumerate(self._proxies)}
+            ground.update(self._directory(sites))
+            outside = await self._start_world(ground.network, sites, stack)
+            running = [await self._start_proxy(ground.network, p, sites[p["name"]], stack) for p in self._proxies]
+            return [await self._call(call, ground, outside, running) for call in self._spec["calls"]]
 
-    def _site(self, folder: Path, number: int, proxy: Mapping[str, Json]) -> Site:
+    def _site(self, folder: Path, number: int, proxy: Mapping[str, Json], pipes: bool) -> Site:
         home = folder / str(number)  # short: its pipes are Unix sockets
         home.mkdir(mode=0o700)
         return Site(
@@ -78,16 +85,18 @@ class LiveCase:
             secrets=self._certificates.secrets(proxy, home / "secrets", self._secrets),
             is_gateway=proxy["type"] == "router",
             application=world.application_address(number),
+            pipes=pipes,
         )
 
     def _directory(self, sites: Mapping[str, Site]) -> directory.Directory:
         pods = {}
         for proxy in self._proxies:
             site, ports = sites[proxy["name"]], world.inbound_ports(self._configs[proxy["name"]])
-            pods[site.address] = directory.Capture() if site.is_gateway else directory.Capture(site.outbound, site.inbound, ports)
+            taken = Interception(include_inbound_ports=ports)
+            pods[site.address] = directory.Capture() if site.is_gateway else directory.Capture(site.outbound, site.inbound, taken)
         return directory.Directory(names=self._names, services=world.services(self._resources), pods=pods)
 
-    async def _start_world(self, network: LoopbackNetwork, sites: Mapping[str, Site], stack: AsyncExitStack) -> World:
+    async def _start_world(self, network: Network, sites: Mapping[str, Site], stack: AsyncExitStack) -> World:
         roots = [data["ca.crt"].decode() for data in self._secrets.values() if "ca.crt" in data]
         servers = world.external_servers(self._dns, self._spec.get("servers") or [], roots)
         outside = World(network, servers, self._certificates.authorities)
@@ -103,7 +112,7 @@ class LiveCase:
         return outside
 
     async def _start_proxy(
-        self, network: LoopbackNetwork, proxy: Mapping[str, Json], site: Site, stack: AsyncExitStack
+        self, network: Network, proxy: Mapping[str, Json], site: Site, stack: AsyncExitStack
     ) -> Proxy:
         name, fields = proxy["name"], record(outcome.LOG_FORMAT)
 
@@ -117,7 +126,7 @@ class LiveCase:
         return running
 
     async def _call(
-        self, call: Mapping[str, Json], network: LoopbackNetwork, outside: World, running: Sequence[Proxy]
+        self, call: Mapping[str, Json], ground: Machine, outside: World, running: Sequence[Proxy]
     ) -> dict[str, Json]:
         """One call, to its end."""
         caller = next(p for p in self._proxies if p["name"] == call["from"])
@@ -126,7 +135,7 @@ class LiveCase:
         self._lines.clear()
         outside.take()
         began = time.time()
-        seen = await client.make_call(call, partial(network.redirect, caller["ip"]), resolve, self._certificates.roots)
+        seen = await client.make_call(call, partial(ground.redirect, caller["ip"]), resolve, self._certificates.roots)
         await _settle(outside, running)
         own = [pair for pair in self._lines if pair[0] >= began]  # not what an earlier call (a loop) left running
         lines = [line for _, line in sorted(own, key=lambda pair: pair[0])]

@@ -10,10 +10,12 @@ from pathlib import Path
 
 import pytest
 
-from tests.golden.engines import COMPILE_ONLY, ENGINES
+from meshsim.network.choice import NETNS
+from tests.golden.engines import COMPILE_ONLY, ENGINES, engine
 from tests.golden.judge import judge
 from tests.golden.known import differing, known_items, surprises
 from tests.golden.replay import replay
+from tests.network.inside import in_namespaces, needs_netns
 
 HERE = Path(__file__).parent
 OUTSIDE = HERE.parent.parent.parent / "shared" / "golden"
@@ -21,12 +23,12 @@ AUTHORED = sorted((HERE / "cases").iterdir())
 GENERATED = sorted((OUTSIDE / "cases-random").iterdir()) if (OUTSIDE / "cases-random").is_dir() else []
 
 
-def check(engine: str, folder: Path) -> None:
-    answer = replay(folder, ENGINES[COMPILE_ONLY if engine == "xds" else engine])
+def check(kind: str, folder: Path) -> None:
+    answer = replay(folder, ENGINES[COMPILE_ONLY if kind == "xds" else kind])
     assert not answer.failed, answer.failed
-    verdict = judge(answer, folder, calls=engine != "xds")
-    known, found = known_items(engine, folder.name), differing(engine, verdict)
-    surprising = surprises(engine, verdict)
+    verdict = judge(answer, folder, calls=kind != "xds")
+    known, found = known_items(kind, folder.name), differing(kind, verdict)
+    surprising = surprises(kind, verdict)
     assert not surprising, "\n".join(f"{folder.name} / {item}:\n{text}" for item, text in surprising.items())
     assert not known - found.keys(), f"equal now, remove from known_differences.txt: {known - found.keys()}"
 
@@ -48,3 +50,22 @@ def test_simulated_as_envoy_does(folder: Path) -> None:
 @named(AUTHORED)
 def test_served_as_envoy_does(folder: Path) -> None:
     check("asyncio", folder)
+
+
+IN_NAMESPACES = (
+    "dr-short-name-host", "ks-headless-with-and-without-selector", "mix-team-authorization", "seed-https-passthrough",
+    "seed-tls-origination-gateway-istio-mutual",
+)  # fmt: skip
+"""Cases for every kind of journey: into a pod's own application, to a pod by its address, through a gateway, past it."""
+
+
+@needs_netns
+def test_served_in_namespaces_as_envoy_does() -> None:
+    def differences() -> dict[str, dict[str, str]]:
+        found = {}
+        for folder in (HERE / "cases" / name for name in IN_NAMESPACES):
+            answer = replay(folder, engine("asyncio", NETNS))
+            found[folder.name] = {"failed": answer.failed} if answer.failed else surprises("asyncio", judge(answer, folder))
+        return found
+
+    assert in_namespaces(differences) == {name: {} for name in IN_NAMESPACES}
