@@ -32,11 +32,14 @@ from meshsim.processes import Process, python
 from meshsim.processes import world as world_process
 from meshsim.processes.proxy import ADMIN
 from meshsim.processes.world import Application, Outside
+from meshsim.resources.external_server import ExternalServerSpec
+from meshsim.resources.interception import Interception
 from meshsim.run_folder import RunFolder
 from meshsim.world import World
 from meshsim.world.certificates import Authorities
 
 APPLICATION_ADDRESS = "127.0.0.1"  # where an application behind a sidecar listens, in its own pod
+ANY_ADDRESS = "0.0.0.0"  # where it does if the pod's annotations lead connections past the sidecar
 CURL_PATIENCE = 3  # seconds for a connection, in a pod behind a NetworkPolicy
 _ROTATION_CHECK = 30.0  # seconds between looks at the age of certificates
 
@@ -168,11 +171,12 @@ class LiveMesh:
         await member.configure(config, self.mesh.secrets | issued, self.mesh.mounts.get(member.site.address, ()))
 
     def _plan(self) -> directory.Directory:
-        pods = {p.address: directory.Capture() for p in self.mesh.pods}
+        mesh = self.mesh
+        pods = {p.address: directory.Capture() for p in mesh.pods}
         for address, member in self._members.items():
             if member.proxy.is_sidecar:
-                pods[address] = directory.Capture(member.site.outbound, member.site.inbound)
-        mesh = self.mesh
+                taken = mesh.interceptions.get(address, Interception())
+                pods[address] = directory.Capture(member.site.outbound, member.site.inbound, taken)
         return directory.Directory(names=mesh.names, services=mesh.services, pods=pods, walls=mesh.walls)
 
     async def _start_world(self) -> None:
@@ -203,8 +207,14 @@ class LiveMesh:
         """External servers, and the applications inside pods."""
         mesh = self.mesh
         servers = [*mesh.external_servers, *mesh.applications(with_proxy=False).values()]
-        inside = [Application(pod, APPLICATION_ADDRESS, server) for pod, server in mesh.applications(with_proxy=True).items()]
+        inside = [Application(pod, self._listens(pod, server), server) for pod, server in mesh.applications(with_proxy=True).items()]
         return Outside(servers, inside)
+
+    def _listens(self, pod: str, server: ExternalServerSpec) -> str:
+        """The address of an application. On sockets its port in the pod is one place, whoever comes."""
+        taken = self.mesh.interceptions.get(pod)
+        past = taken is not None and any(taken.passes_in(port.port) for port in server.ports)
+        return ANY_ADDRESS if past and not self._ground.pipes else APPLICATION_ADDRESS
 
     async def _open_pod(self, pod: PodPlace) -> None:
         inside = self._network.pod(pod.address)

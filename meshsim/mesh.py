@@ -28,6 +28,7 @@ from meshsim.network.place import portable
 from meshsim.resources import Documents, Resource
 from meshsim.resources import load as load_documents
 from meshsim.resources.external_server import CertificateRecipe, ExternalServerSpec, ServerPort, described
+from meshsim.resources.interception import Interception, interception
 from meshsim.resources.issued_secret import IssuedSecretSpec
 from meshsim.resources.mesh_config import MeshConfig
 from meshsim.resources.network_policy import Walls, walls
@@ -180,6 +181,7 @@ class Mesh:
             apps=self.applications(with_proxy=True),
             trust_domain=domain,
             walls=self.walls,
+            interceptions=self.interceptions,
             bare={f"{pod.name}.{pod.namespace}": (pod.address, pod.namespace) for pod in self.pods if pod.proxy is None},
         )
         identities = {name: Certificate(uris=(proxy.identity(domain),), ca="mesh") for name, proxy in named.items()}
@@ -261,6 +263,14 @@ class Mesh:
     def mounts(self) -> dict[str, list[SecretMount]]:
         """The Secrets that a proxy has as files, by its pod's address."""
         return cluster.mounts(self.resources)
+
+    @cached_property
+    def interceptions(self) -> dict[str, Interception]:
+        """What each sidecar gets of its pod's connections, by the pod's address; those with no annotation about it are left out."""
+        sidecars = {proxy.ip for proxy in self.proxies if proxy.is_sidecar}
+        pods = [r for r in self.resources if r.kind == "Pod" and r.spec.status is not None and r.spec.status.pod_ip in sidecars]
+        found = {pod.spec.status.pod_ip: interception(pod) for pod in pods}
+        return {address: given for address, given in found.items() if given.at}
 
     @cached_property
     def secrets(self) -> dict[tuple[str, str], dict[str, bytes]]:

@@ -61,6 +61,10 @@ def screen(trace: Trace, url: str, method: str, files: Files, missed: list[NearM
     for number, hop in enumerate(trace.hops, 1):
         lines += ["", *_hop(number, hop, trace, files)]
         lines += _missed([m for m in missed if m.proxy == hop.proxy and _last_of(trace, hop)], files)
+    for passed in trace.uncaptured:
+        way, _, why = passed.partition(": ")
+        annotation, _, source = why.rpartition(" ")
+        lines += ["", f"    not captured   {way}", *_row("", annotation, files(source))]
     for drop in trace.dropped:
         way, _, policies = drop.partition(": ")
         lines += ["", f"    dropped   {way}"]

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import msgspec
 
+from meshsim.resources.interception import Interception
 from meshsim.resources.network_policy import Walls
 
 FILE = "directory.json"
@@ -22,18 +23,12 @@ class Capture(msgspec.Struct, omit_defaults=True):
 
     outbound: the pipe that takes what the pod's applications open; empty for a pod without a sidecar.
     inbound: the pipe that takes what others open to the pod.
-    inbound_ports: the ports that go there; None for all.
-    The rest is what a pod's `traffic.sidecar.istio.io/...` annotations leave out: ports, and CIDR ranges of destinations;
-    `include_outbound_ranges` None: every range is taken.
+    interception: what of both goes there after all, by the pod's annotations.
     """
 
     outbound: str = ""
     inbound: str = ""
-    inbound_ports: list[int] | None = None
-    exclude_inbound_ports: list[int] = []
-    exclude_outbound_ports: list[int] = []
-    exclude_outbound_ranges: list[str] = []
-    include_outbound_ranges: list[str] | None = None
+    interception: Interception = Interception()
 
 
 class Directory(msgspec.Struct, omit_defaults=True):

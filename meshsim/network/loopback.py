@@ -23,7 +23,7 @@ from pathlib import Path
 from meshsim.network import proxy_protocol
 from meshsim.network.accepting import Acceptor
 from meshsim.network.base import Accept, Address, Connection, Pod
-from meshsim.network.directory import Capture, Directory, Reader
+from meshsim.network.directory import Directory, Reader
 
 BACKLOG = 1024
 HEADER_TIMEOUT = 10.0  # seconds for the peer's PROXY header; it is sent together with the connection
@@ -31,6 +31,7 @@ MAX_PATH = 103  # bytes of a socket's path that macOS takes (104 with the final 
 FIRST_PORT, LAST_PORT = 32768, 60999  # Linux' default range of ephemeral ports
 CONNECT_PATIENCE = 127.0  # seconds until Linux gives up a connection whose six SYNs nobody answered
 
+_LOCALHOST = "127.0.0.1"
 _BUSY_DELAY = 0.001  # seconds between attempts while the listener's backlog is full
 
 
@@ -75,9 +76,7 @@ class LoopbackNetwork:
             return await self._inside(source, destination)
         if directory.walls.blocking(source, destination.host, destination.port):
             await _dropped(destination)
-        capture = directory.pods.get(destination.host)
-        path = _inbound(capture, destination.port) if capture else ""
-        return await self._reach(path or self.path(destination), source, destination)
+        return await self._reach(self._entrance(destination), source, destination)
 
     async def capture(self, source: str, destination: Address) -> Connection:
         capture = self.directory.pods.get(source)
@@ -85,6 +84,8 @@ class LoopbackNetwork:
             return await self.connect(source, destination)
         if destination.host == source:
             return await self._inside(source, destination)
+        if capture.interception.passes_out(destination.host, destination.port):
+            return await self.connect(source, destination)
         return await self.redirect(source, destination)
 
     async def redirect(self, source: str, destination: Address) -> Connection:
@@ -94,9 +95,18 @@ class LoopbackNetwork:
             raise ConnectionRefusedError(errno.ECONNREFUSED, f"pod {source} has no sidecar")
         return await self._reach(capture.outbound, source, destination)
 
+    def _entrance(self, destination: Address) -> str:
+        """Who takes a connection to this address: a sidecar, whoever listens there, or the application that it leaves the port to."""
+        capture = self.directory.pods.get(destination.host)
+        if not capture or not capture.inbound:
+            return self.path(destination)
+        if capture.interception.passes_in(destination.port):
+            return self.path(Address(_LOCALHOST, destination.port), destination.host)
+        return capture.inbound
+
     async def _inside(self, pod: str, destination: Address) -> Connection:
         """To the application behind the pod's sidecar."""
-        return await self._reach(self.path(Address("127.0.0.1", destination.port), pod), pod, destination)
+        return await self._reach(self.path(Address(_LOCALHOST, destination.port), pod), pod, destination)
 
     async def _reach(self, path: str, source: str, destination: Address) -> Connection:
         try:
@@ -225,12 +235,6 @@ def short_path(folder: Path, name: str) -> str:
     if len(os.fsencode(path)) > MAX_PATH:
         raise OSError(errno.ENAMETOOLONG, f"{folder} is too long a path for Unix sockets; choose a run folder with a shorter one")
     return path
-
-
-def _inbound(capture: Capture, port: int) -> str:
-    if capture.inbound and (capture.inbound_ports is None or port in capture.inbound_ports):
-        return capture.inbound
-    return ""
 
 
 def _bind(path: str) -> socket.socket:

@@ -1,9 +1,9 @@
 """What the kernel redirects and drops, as nftables text: a sidecar's capture, the virtual addresses of Services, NetworkPolicies.
 
-The capture rules are those that `istio-iptables` writes for a pod: outbound TCP to 15001 except the proxy's own, inbound
-to 15006, with the pod annotations' exclusions. The proxy's own connections carry a mark instead of Istio's uid 1337, so
-that a mesh needs no second user. kube-proxy's part (Service address to a pod) happens on the node, after the sidecar, and the network
-plug-in's part (dropping what a NetworkPolicy does not allow) after that, on the pods' own addresses.
+The capture rules are those that `istio-iptables` writes for a pod, in its order: outbound TCP to 15001 except the proxy's own,
+inbound to 15006, with what the pod's annotations say (resources/interception.py). The proxy's own connections carry a mark instead of
+Istio's uid 1337, so that a mesh needs no second user. kube-proxy's part (Service address to a pod) happens on the node, after the
+sidecar, and the network plug-in's part (dropping what a NetworkPolicy does not allow) after that, on the pods' own addresses.
 """
 
 from __future__ import annotations
@@ -23,18 +23,25 @@ def capture(pod: Capture) -> str:
     """The rules inside one pod's namespace; empty for a pod without a sidecar."""
     if not pod.outbound:
         return ""
-    outbound = ["meta l4proto != tcp return", f"meta mark {MARK} return", 'oifname "lo" return', "ip daddr 127.0.0.0/8 return"]
-    outbound += _unless("tcp dport", pod.exclude_outbound_ports) + _unless("ip daddr", pod.exclude_outbound_ranges)
-    if pod.include_outbound_ranges is None:
-        outbound.append(f"meta l4proto tcp redirect to :{OUTBOUND_PORT}")
-    elif pod.include_outbound_ranges:
-        outbound.append(f"ip daddr {_set(pod.include_outbound_ranges)} meta l4proto tcp redirect to :{OUTBOUND_PORT}")
-    inbound = _unless("tcp dport", [*UNCAPTURED_INBOUND, *pod.exclude_inbound_ports])
-    if pod.inbound_ports is None:
-        inbound.append(f"meta l4proto tcp redirect to :{INBOUND_PORT}")
-    elif pod.inbound_ports:
-        inbound.append(f"tcp dport {_set(pod.inbound_ports)} redirect to :{INBOUND_PORT}")
-    return _table("capture", _chain("output", outbound), _chain("prerouting", inbound))
+    taken = pod.interception
+    output = [
+        "meta l4proto != tcp return",
+        *_unless("oifname", (f'"{name}"' for name in taken.exclude_interfaces)),
+        *_unless("tcp dport", taken.exclude_outbound_ports),
+        f'oifname "lo" ip daddr != 127.0.0.0/8 meta mark {MARK} goto inbound',  # the proxy, to its own pod: in by the front door
+        f"meta mark {MARK} return",
+        'oifname "lo" return',
+        "ip daddr 127.0.0.0/8 return",
+        *_unless("ip daddr", _ipv4(taken.exclude_outbound_ranges)),
+        *_to(OUTBOUND_PORT, "tcp dport", taken.include_outbound_ports),
+        *_to(OUTBOUND_PORT, "ip daddr", None if taken.include_outbound_ranges is None else _ipv4(taken.include_outbound_ranges)),
+    ]
+    arriving = _unless("iifname", (f'"{name}"' for name in taken.exclude_interfaces))
+    inbound = _unless("tcp dport", UNCAPTURED_INBOUND)
+    if taken.include_inbound_ports is None:
+        inbound += _unless("tcp dport", taken.exclude_inbound_ports)
+    inbound += _to(INBOUND_PORT, "tcp dport", taken.include_inbound_ports)
+    return _table("capture", _body("inbound", inbound), _chain("output", output), _chain("prerouting", [*arriving, "goto inbound"]))
 
 
 def services(virtual: Mapping[str, Iterable[str]], protocols: Mapping[str, str] = {}) -> str:
@@ -76,11 +83,11 @@ def _admitted(opening: Opening, other: str) -> list[str]:
     """The rules of an opening, one for each protocol; none where its ranges are IPv6 only."""
     what = ""
     if opening.ranges is not None:
-        ranges = [r for r in opening.ranges if ":" not in r]
+        ranges = _ipv4(opening.ranges)
         if not ranges:
             return []
         what = f"ip {other} {_set(ranges)} "
-        exceptions = [r for r in opening.exceptions if ":" not in r]
+        exceptions = _ipv4(opening.exceptions)
         what += f"ip {other} != {_set(exceptions)} " if exceptions else ""
     if opening.ports is None:
         return [what]
@@ -90,6 +97,18 @@ def _admitted(opening: Opening, other: str) -> list[str]:
 def _unless(what: str, values: Iterable[object]) -> list[str]:
     values = list(values)
     return [f"{what} {_set(values)} return"] if values else []
+
+
+def _to(port: int, what: str, values: Iterable[object] | None) -> list[str]:
+    """Redirect TCP to a port of this pod: what has one of the values, or with None all of it."""
+    if values is None:
+        return [f"meta l4proto tcp redirect to :{port}"]
+    values = list(values)
+    return [f"{what} {_set(values)} meta l4proto tcp redirect to :{port}"] if values else []
+
+
+def _ipv4(ranges: Iterable[str]) -> list[str]:
+    return [r for r in ranges if ":" not in r]
 
 
 def _set(values: Iterable[object]) -> str:

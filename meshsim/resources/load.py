@@ -16,7 +16,7 @@ from typing import Any as Json
 import yaml
 
 from meshsim.errors import ConfigError, Location, Problem
-from meshsim.resources import decode, kinds
+from meshsim.resources import decode, interception, kinds
 from meshsim.resources.reader import MAX_BYTES, Absurd, Reader, Source, compose
 from meshsim.resources.resource import ObjectMeta, Resource
 from meshsim.texts import texts
@@ -181,9 +181,14 @@ def _resource(raw: dict[str, Json], source: Source, out: Documents) -> None:
         out.problems += document.problems
         if any(p.severity == "error" for p in problems):
             return
-    document.resource = Resource(api_version, kind_name, metadata, spec, source, _created(metadata, len(out.resources)), raw)
-    document.resource.is_plain = is_plain
-    out.add(document.resource)
+    resource = Resource(api_version, kind_name, metadata, spec, source, _created(metadata, len(out.resources)), raw)
+    resource.is_plain = is_plain
+    document.problems += interception.problems(resource)
+    out.problems += document.problems[len(problems) :]
+    if any(p.severity == "error" for p in document.problems):
+        return
+    document.resource = resource
+    out.add(resource)
 
 
 _TOP_LEVEL = frozenset(TOP_LEVEL)

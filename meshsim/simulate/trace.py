@@ -117,7 +117,8 @@ class Hop:
 class Trace:
     """client: the answer in the recorded form (status, headers, served_by, body, error, tls, received, end). arrivals: what servers
     received, in order. hops: the proxies it went through, in order of start. dropped: connections that NetworkPolicies dropped, as
-    `SOURCE to DESTINATION: the policies that isolate the one or the other`."""
+    `SOURCE to DESTINATION: the policies that isolate the one or the other`. uncaptured: connections that passed a sidecar by, as
+    `SOURCE to DESTINATION: annotation NAME FILE:LINE`."""
 
     call: Call
     address: str = ""
@@ -126,6 +127,7 @@ class Trace:
     arrivals: list[dict[str, Json]] = field(default_factory=list)
     first: Leg | None = None
     dropped: list[str] = field(default_factory=list)
+    uncaptured: list[str] = field(default_factory=list)
 
     @property
     def lines(self) -> list[tuple[str, Entry]]:
@@ -169,4 +171,5 @@ class Trace:
             "path": self.path,
             **({"first_leg": self.first.to_dict()} if self.first else {}),
             **({"dropped": self.dropped} if self.dropped else {}),
+            **({"uncaptured": self.uncaptured} if self.uncaptured else {}),
         }

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any as Json
 
 from meshsim import xds
+from meshsim.resources.interception import Interception
 from meshsim.resources.network_policy import Wall
 from meshsim.routing import exchange, inspection, tcp, tls_words
 from meshsim.routing.clusters import Cluster
@@ -44,6 +45,7 @@ VIRTUAL_OUTBOUND, VIRTUAL_INBOUND = "virtualOutbound", "virtualInbound"
 _DEEP = 200_000  # Python frames: a loop between two proxies ends only when its headers grow too large
 _LARGEST_HEAD = 60 * 1024  # bytes of request headers a proxy takes
 _EPHEMERAL = 40000
+_TAKES_ALL = Interception()
 
 
 @dataclass(eq=False)
@@ -143,7 +145,11 @@ class Simulation:
         return trace
 
     def _captured(self, node: _Node, destination: Endpoint, talk: Conversation, walk: _Walk) -> Got:
-        """A connection that the pod's application opens: its sidecar takes it, whatever the destination."""
+        """A connection that the pod's application opens: its sidecar takes it, unless the pod's annotations say otherwise."""
+        by = self._interception(node).passes_out(destination.host, destination.port)
+        if by:
+            walk.trace.uncaptured.append(f"{node.proxy.ip} to {destination}: {by}")
+            return self._to(node.proxy.ip, destination, talk, walk)
         source = Endpoint(node.proxy.ip, self._next_port())
         rules = node.runtime.handed_to(destination) or node.runtime.listeners.get(VIRTUAL_OUTBOUND)
         if rules is None:
@@ -163,13 +169,17 @@ class Simulation:
             host, _, port = behind[0].rpartition(":")
             destination = Endpoint(host, int(port))
         if inside:
-            app = self._application(source, destination)
-            return self._servers.serve(app, source, talk, walk.visit) if app is not None else Got(error="refused")
+            return self._inside(source, source, destination, talk, walk)
         wall = self._world.walls.blocking(source, destination.host, destination.port)
         if wall is not None:
             walk.trace.dropped.append(_drop(source, str(destination), wall))
             return Got(error="unreachable", end="timeout")
         node = self._by_address.get(destination.host)
+        if node is not None and node.proxy.is_sidecar:
+            by = self._interception(node).passes_in(destination.port)
+            if by:
+                walk.trace.uncaptured.append(f"{source} to {destination}: {by}")
+                return self._inside(destination.host, source, destination, talk, walk)
         if node is not None:
             rules = node.runtime.listeners.get(VIRTUAL_INBOUND) if node.proxy.is_sidecar else node.runtime.handed_to(destination)
             if rules is None:
@@ -181,13 +191,21 @@ class Simulation:
             return Got(error="refused")
         return self._servers.serve(Server(place.server, place.port, destination.host), source, talk, walk.visit)
 
-    def _application(self, source: str, destination: Endpoint) -> Server | None:
-        """The application in the caller's own pod, behind its sidecar."""
-        spec = self._world.apps.get(source)
-        if spec is None or not (destination.host == source or destination.host.startswith("127.")):
+    def _inside(self, pod: str, source: str, destination: Endpoint, talk: Conversation, walk: _Walk) -> Got:
+        """To the application in a pod, past its sidecar."""
+        app = self._application(pod, destination)
+        return self._servers.serve(app, source, talk, walk.visit) if app is not None else Got(error="refused")
+
+    def _application(self, pod: str, destination: Endpoint) -> Server | None:
+        """What listens there in the pod, behind its sidecar."""
+        spec = self._world.apps.get(pod)
+        if spec is None or not (destination.host == pod or destination.host.startswith("127.")):
             return None
         port = next((p for p in spec.ports if p.port == destination.port), None)
-        return Server(spec, port, source) if port else None
+        return Server(spec, port, pod) if port else None
+
+    def _interception(self, node: _Node) -> Interception:
+        return self._world.interceptions.get(node.proxy.ip, _TAKES_ALL)
 
     # Proxies
 

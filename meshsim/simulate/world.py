@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from meshsim.resources.external_server import CertificateRecipe, ExternalServerSpec, Place, places
+from meshsim.resources.interception import Interception
 from meshsim.resources.network_policy import Walls
 from meshsim.simulate.handshake import Certificate
 
@@ -25,7 +26,8 @@ class World:
 
     names: absolute host to addresses. services: `ip:port` of a Service to the `ip:port`s behind it. recipes: how certificates of
     external servers may differ from good ones. apps: what answers inside a pod with a sidecar, by the pod's address. walls: what
-    NetworkPolicies drop. bare: address and namespace of pods without a proxy, by name.
+    NetworkPolicies drop. bare: address and namespace of pods without a proxy, by name. interceptions: what sidecars get, by their
+    pod's address.
     """
 
     names: Mapping[str, list[str]] = field(default_factory=dict)
@@ -36,6 +38,7 @@ class World:
     trust_domain: str = "cluster.local"
     walls: Walls = field(default_factory=Walls)
     bare: Mapping[str, tuple[str, str]] = field(default_factory=dict)
+    interceptions: Mapping[str, Interception] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.places: dict[tuple[str, int], Place] = places(self.servers)

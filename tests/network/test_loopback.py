@@ -16,6 +16,7 @@ import pytest
 from meshsim.network import directory, proxy_protocol
 from meshsim.network.base import Address, Connection
 from meshsim.network.loopback import MAX_PATH, LoopbackNetwork, short_path
+from meshsim.resources.interception import Interception
 
 SLEEP, GATEWAY, SITE = "10.244.1.10", "10.244.0.20", "203.0.113.10"
 
@@ -91,7 +92,8 @@ async def test_a_virtual_address_leads_to_a_place_behind_it(folder: Path, behind
 
 async def test_a_captured_pod_s_traffic_goes_to_its_pipes(folder: Path) -> None:
     outbound, inbound = (str(folder / name) for name in ("out.sock", "in.sock"))
-    directory.write(folder, directory.Directory(pods={SLEEP: directory.Capture(outbound, inbound, [8080])}))
+    captured_pod = directory.Capture(outbound, inbound, Interception(include_inbound_ports=[8080]))
+    directory.write(folder, directory.Directory(pods={SLEEP: captured_pod}))
     network, out, into, app = LoopbackNetwork(folder), Taker(), Taker(), Taker()
     await network.listen(outbound, out)
     await network.listen(inbound, into)

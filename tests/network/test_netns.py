@@ -10,6 +10,7 @@ import pytest
 
 from meshsim.network import namespaces, netfilter
 from meshsim.network.directory import Capture
+from meshsim.resources.interception import Interception
 from meshsim.resources.network_policy import Opening, Ports, Wall, Walls
 
 REASON = namespaces.unavailable()
@@ -19,6 +20,7 @@ WORLD = """
     import asyncio, pathlib, sys, tempfile
     from meshsim.network import directory, namespaces, netns
     from meshsim.network.base import Address
+    from meshsim.resources.interception import Interception
     from meshsim.resources.network_policy import Opening, Ports, Wall, Walls
 
     WALLED = "10.244.9.10"
@@ -29,7 +31,7 @@ WORLD = """
         plan = directory.Directory(
             services={"10.96.10.10:80": ["10.244.0.20:8080"]},
             pods={
-                SLEEP: directory.Capture(outbound="0.0.0.0:15001", inbound="0.0.0.0:15006", exclude_outbound_ports=[9000]),
+                SLEEP: directory.Capture("0.0.0.0:15001", "0.0.0.0:15006", Interception(exclude_outbound_ports=[9000])),
                 GATEWAY: directory.Capture(),
                 PLAIN: directory.Capture(),
                 WALLED: directory.Capture(),
@@ -76,7 +78,9 @@ capture 10.244.1.10 10.96.10.10:80 -> outbound 10.244.1.10 10.96.10.10:80
 capture 10.244.1.10 151.101.65.67:9000 -> site 10.244.1.10 151.101.65.67:9000
 connect 10.244.1.10 151.101.65.67:80 -> site 10.244.1.10 151.101.65.67:80
 connect 10.244.1.10 10.96.10.10:80 -> gateway 10.244.1.10 10.244.0.20:8080
-connect 10.244.1.10 10.244.1.10:80 -> app 127.0.0.1 127.0.0.1:80
+connect 10.244.1.10 10.244.1.10:80 -> inbound 10.244.1.10 10.244.1.10:80
+connect 10.244.1.10 127.0.0.1:80 -> app 10.244.1.10 127.0.0.1:80
+capture 10.244.1.10 127.0.0.1:80 -> app 127.0.0.1 127.0.0.1:80
 capture 10.244.9.9 151.101.65.67:80 -> site 10.244.9.9 151.101.65.67:80
 connect 10.244.0.20 10.244.1.10:80 -> inbound 10.244.0.20 10.244.1.10:80
 connect 10.244.0.20 203.0.113.9:80 -> ConnectionRefusedError
@@ -115,16 +119,23 @@ def test_wall_rules():
     assert netfilter.walls(Walls()) == ""
 
 
+def taking(**what) -> Capture:
+    return Capture("o", "i", Interception(**what))
+
+
 @pytest.mark.parametrize(
     ("pod", "lines"),
     [
         (Capture(), []),
         (Capture(outbound="o"), ["meta mark 1337 return", "meta l4proto tcp redirect to :15001"]),
         (Capture(outbound="o", inbound="i"), ["meta l4proto tcp redirect to :15006"]),
-        (Capture(outbound="o", exclude_outbound_ports=[3306]), ["tcp dport { 3306 } return"]),
-        (Capture(outbound="o", exclude_outbound_ranges=["10.0.0.0/8"]), ["ip daddr { 10.0.0.0/8 } return"]),
-        (Capture(outbound="o", include_outbound_ranges=["1.0.0.0/8"]), ["ip daddr { 1.0.0.0/8 } meta l4proto tcp redirect to :15001"]),
-        (Capture(outbound="o", inbound="i", inbound_ports=[8080]), ["tcp dport { 8080 } redirect to :15006"]),
+        (taking(exclude_outbound_ports=[3306]), ["tcp dport { 3306 } return"]),
+        (taking(exclude_outbound_ranges=["10.0.0.0/8", "fd00::/8"]), ["ip daddr { 10.0.0.0/8 } return"]),
+        (taking(include_outbound_ranges=["1.0.0.0/8"]), ["ip daddr { 1.0.0.0/8 } meta l4proto tcp redirect to :15001"]),
+        (taking(include_outbound_ports=[443]), ["tcp dport { 443 } meta l4proto tcp redirect to :15001"]),
+        (taking(include_inbound_ports=[8080]), ["tcp dport { 8080 } meta l4proto tcp redirect to :15006"]),
+        (taking(exclude_inbound_ports=[9090]), ["tcp dport { 9090 } return", "meta l4proto tcp redirect to :15006"]),
+        (taking(exclude_interfaces=["eth0"]), ['oifname { "eth0" } return', 'iifname { "eth0" } return']),
     ],
 )
 def test_capture_rules(pod, lines):
