@@ -118,8 +118,11 @@ class Proxy:
 
     def _use(self, config: xds.ProxyConfig) -> None:
         self.core.tls.update({secret.name: secret for secret in config.secrets})
+        before = {cluster.stat_name for cluster in self.runtime.clusters.values()}
         self.runtime.update(config)
         self.core.pools.retain(self.runtime.clusters.values())
+        gone = before - {cluster.stat_name for cluster in self.runtime.clusters.values()}
+        self.core.stats.forget(*(f"cluster.{name}." for name in gone))
         self._register_gauges()
 
     def _register_gauges(self) -> None:

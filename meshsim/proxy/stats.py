@@ -84,6 +84,11 @@ class Stats:
         for name in [n for n in self._gauges if n.startswith(prefix)]:
             del self._gauges[name]
 
+    def forget(self, *prefixes: str) -> None:
+        """The counters of what is gone; should it come back, it begins at zero, as Envoy's does."""
+        for name in [n for n in self._counters if n.startswith(prefixes)]:
+            del self._counters[name]
+
     def reset(self) -> None:
         """Counters begin again at zero."""
         self._counters.update(dict.fromkeys(self._counters, 0))
