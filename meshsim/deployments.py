@@ -31,7 +31,7 @@ from meshsim.resources.kubernetes import (
     SliceEndpoint,
     SlicePort,
 )
-from meshsim.topology import INJECTION_LABEL, PROXY_CONTAINER, TLS_MODE_LABEL
+from meshsim.topology import INJECTION_LABEL, PROXY_CONTAINER, PROXY_IMAGE, TLS_MODE_LABEL
 
 INJECT = "sidecar.istio.io/inject"
 SERVICE_LABEL = "kubernetes.io/service-name"
@@ -65,7 +65,7 @@ def _pods(given: list[Resource[Json]], taken: set[str]) -> Iterator[Resource[Jso
         is_gateway = [c.name for c in containers] == [PROXY_CONTAINER]
         refused = "false" in (labels.get(INJECT), annotations.get(INJECT))
         if deployment.namespace in injecting and not refused and PROXY_CONTAINER not in [c.name for c in containers]:
-            containers.append(Container(name=PROXY_CONTAINER, image="proxyv2"))
+            containers.append(Container(name=PROXY_CONTAINER, image=PROXY_IMAGE))
             labels[TLS_MODE_LABEL] = "istio"
         replicas = 1 if deployment.spec.replicas is None else deployment.spec.replicas
         for number in range(replicas):

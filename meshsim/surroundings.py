@@ -15,6 +15,8 @@ from typing import Any as Json
 
 from meshsim import era
 from meshsim.errors import MeshsimError
+from meshsim.installation import KIND as INSTALLER
+from meshsim.installation import installed
 from meshsim.resources import Documents, ObjectMeta, Resource, load, loads
 from meshsim.resources.external_server import API_VERSION, KIND, ExternalServerSpec, ServerPort
 from meshsim.resources.kubernetes import ServicePort
@@ -23,7 +25,7 @@ from meshsim.resources.walk import about_proto_name
 _PACKAGE = Path(__file__).resolve().parent
 SCENARIOS = (_PACKAGE.parent / "scenarios", _PACKAGE / "_scenarios")  # a checkout's, and a wheel's
 DEFAULT = "_default"
-GATEWAY = "istio-egressgateway"
+ISTIO = "istio-system"
 ECHO_ADDRESSES = "198.51.100.10"  # the first; of TEST-NET-2 (RFC 5737)
 _TLS = ("HTTPS", "TLS")
 
@@ -48,6 +50,8 @@ def surrounded(documents: Documents, istio_version: str = "") -> tuple[Documents
     if servers:
         hosts = ", ".join(host for server in servers for host in server.spec.hosts)
         notes.append(f"no ExternalServer for {hosts}: added one that echoes")
+    if any(r.kind == INSTALLER for r in given):
+        given = installed(given, [r for r in _home(of) if r.namespace == ISTIO and r.kind != "Namespace"])
     if istio_version:
         given = _of_version(given, istio_version)
     problems = [p for p in documents.problems if not (of.takes_proto_names and about_proto_name(p))]
@@ -68,13 +72,19 @@ def _default(given: list[Resource[Json]], of: era.Era) -> Iterator[Resource[Json
     known = {r.id for r in given}
     kinds = {r.kind for r in given}
     served = {host for r in given if r.kind == KIND for host in r.spec.hosts}
-    for resource in load(home() / DEFAULT).require().resources:
+    for resource in _home(of):
         taken = resource.id in known or (resource.kind == "MeshConfig" and "MeshConfig" in kinds)
         if not taken and not (resource.kind == KIND and served & set(resource.spec.hosts)):
             resource.order -= 1_000_000
-            if resource.kind == "Service" and resource.name == GATEWAY:
-                resource.spec.ports = [ServicePort(name=p.name, port=p.port, target_port=p.target_port) for p in of.gateway_ports]
             yield resource
+
+
+def _home(of: era.Era) -> Iterator[Resource[Json]]:
+    """The scenario `_default`, with the gateway of its era."""
+    for resource in load(home() / DEFAULT).require().resources:
+        if resource.kind == "Service" and resource.namespace == ISTIO:
+            resource.spec.ports = [ServicePort(name=p.name, port=p.port, target_port=p.target_port) for p in of.gateway_ports]
+        yield resource
 
 
 def _echoes(given: list[Resource[Json]]) -> Iterator[Resource[ExternalServerSpec]]:

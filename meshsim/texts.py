@@ -8,6 +8,16 @@ from pathlib import Path
 
 from meshsim.errors import ConfigError, Location, Problem
 
+_PACKAGE = Path(__file__).resolve().parent
+HOMES = (_PACKAGE.parent, _PACKAGE / "_shipped")  # of a checkout's samples, and of a wheel's
+
+
+def shipped(name: str) -> str:
+    """A path as given, or where there is none, the sample of that name that came with meshsim (`samples/sleep/sleep.yaml`)."""
+    if name.startswith("samples/") and not Path(name).exists():
+        return next((str(home / name) for home in HOMES if (home / name).exists()), name)
+    return name
+
 
 def texts(sources: Iterable[str | Path], stdin: str | None) -> Iterator[tuple[str, str]]:
     """The name and text of each file that `load` would read."""

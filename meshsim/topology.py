@@ -11,7 +11,7 @@ from meshsim.resources.resource import Resource
 SIDECAR, ROUTER = "sidecar", "router"
 TLS_MODE_LABEL = "security.istio.io/tlsMode"
 INJECTION_LABEL = "istio-injection"
-PROXY_CONTAINER = "istio-proxy"
+PROXY_CONTAINER, PROXY_IMAGE = "istio-proxy", "proxyv2"
 
 
 @dataclass(frozen=True)

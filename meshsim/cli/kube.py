@@ -7,10 +7,10 @@ from pathlib import Path
 
 import click
 
+from meshsim import era
 from meshsim.cli.sources import file_option, find, istio_version_option, load_mesh, network_option
 from meshsim.cli.text import table
 from meshsim.kube import client
-from meshsim.surroundings import DEFAULT, home
 
 
 @click.command("up")
@@ -25,9 +25,11 @@ def up(names: tuple[str, ...], files: tuple[str, ...], name: str, seed: int, net
 
     Without a scenario it is an empty one: the sleep pod with its sidecar, the egress gateway, and the servers outside.
     """
-    sources = [str(find(s).resolve()) for s in (*names, *files)] or [str(home() / DEFAULT)]
-    load_mesh(sources, istio_version=istio_version)
-    name = name or (Path(sources[0]).stem if names or files else "default")
+    sources = [str(find(s).resolve()) for s in (*names, *files)]
+    era.find(istio_version)
+    if sources:
+        load_mesh(sources, istio_version=istio_version)
+    name = name or (Path(sources[0]).stem if sources else "default")
     client.start(name, network, seed, istio_version, sources)
     mesh = client.choose(name)
     click.echo(f'mesh "{name}" is up: {", ".join(mesh.state.pods)}; network {mesh.state.network}')

@@ -10,6 +10,7 @@ from meshsim.resources import (
     external_server,
     gateway,
     issued_secret,
+    istio_operator,
     kubernetes,
     mesh_config,
     network_policy,
@@ -22,6 +23,8 @@ from meshsim.resources import (
     virtual_service,
     workload_entry,
 )
+
+_NETWORKING, _SECURITY, _TELEMETRY = "networking.istio.io", "security.istio.io", "telemetry.istio.io"
 
 
 class Kind(NamedTuple):
@@ -36,10 +39,14 @@ class Kind(NamedTuple):
     @property
     def is_istio(self) -> bool:
         """Whether Istio's schema and webhook have a say."""
-        return self.group.endswith(".istio.io")
+        return self.group in (_NETWORKING, _SECURITY, _TELEMETRY)
+
+    @property
+    def is_open(self) -> bool:
+        """Whether it has fields that do not matter here and are not declared: Kubernetes' own kinds."""
+        return not self.group.endswith((".istio.io", "meshsim.dev"))
 
 
-_NETWORKING, _SECURITY, _TELEMETRY = "networking.istio.io", "security.istio.io", "telemetry.istio.io"
 _ISTIO = ("v1", "v1beta1", "v1alpha3")
 
 KINDS: dict[str, list[Kind]] = {
@@ -55,6 +62,7 @@ KINDS: dict[str, list[Kind]] = {
     "AuthorizationPolicy": [Kind(_SECURITY, ("v1", "v1beta1"), authorization_policy.AuthorizationPolicySpec)],
     "RequestAuthentication": [Kind(_SECURITY, ("v1", "v1beta1"), request_authentication.RequestAuthenticationSpec)],
     "Telemetry": [Kind(_TELEMETRY, ("v1", "v1alpha1"), telemetry.TelemetrySpec)],
+    "IstioOperator": [Kind("install.istio.io", ("v1alpha1",), istio_operator.IstioOperatorSpec)],
     "MeshConfig": [Kind("meshsim.dev", ("v1alpha1",), mesh_config.MeshConfig)],
     "ExternalServer": [Kind("meshsim.dev", ("v1alpha1",), external_server.ExternalServerSpec)],
     "IssuedSecret": [Kind("meshsim.dev", ("v1alpha1",), issued_secret.IssuedSecretSpec)],

@@ -158,7 +158,7 @@ def _resource(raw: dict[str, Json], source: Source, out: Documents) -> None:
         out.problems.append(_unknown(api_version, kind_name, raw, source))
         return
     problems: list[Problem] = []
-    open_ended = not kind.is_istio and kind.group != "meshsim.dev"
+    open_ended = kind.is_open
     metadata = decode.convert(raw.get("metadata") or {}, ObjectMeta, source, ("metadata",), problems, open_ended=True)
     holds = raw.get("spec") if kind.where else {k: v for k, v in raw.items() if k not in ("apiVersion", "kind", "metadata")}
     if kind.where and not raw.keys() <= _TOP_LEVEL:

@@ -1,0 +1,45 @@
+"""meshsim kube-inject -f FILE: Deployments and Pods with the sidecar written into them, as `istioctl kube-inject` prints them."""
+
+from __future__ import annotations
+
+from typing import Any as Json
+
+import click
+import yaml
+
+from meshsim.cli.sources import file_option
+from meshsim.deployments import INJECT
+from meshsim.errors import MeshsimError
+from meshsim.texts import shipped, texts
+from meshsim.topology import PROXY_CONTAINER, PROXY_IMAGE, TLS_MODE_LABEL
+
+WORKLOADS = ("Deployment", "Pod")
+
+
+@click.command("kube-inject")
+@file_option
+def command(files: tuple[str, ...]) -> None:
+    """Print the YAML of FILE with a sidecar in each pod, for namespaces that do not inject one by themselves."""
+    if not files:
+        raise MeshsimError("name a file: meshsim kube-inject -f FILE")
+    documents = []
+    for name, text in texts(map(shipped, files), None):
+        try:
+            documents += [_injected(d) for d in yaml.safe_load_all(text) if d is not None]
+        except yaml.YAMLError as e:
+            raise MeshsimError(f"{name}: not YAML: {e}") from None
+    click.echo(yaml.safe_dump_all(documents, sort_keys=False), nl=False)
+
+
+def _injected(document: Json) -> Json:
+    """A workload that does not say no gets a container and a label; everything else stays."""
+    if not isinstance(document, dict) or document.get("kind") not in WORKLOADS:
+        return document
+    pod = document if document["kind"] == "Pod" else (document.get("spec") or {}).get("template") or {}
+    metadata, containers = pod.setdefault("metadata", {}), pod.get("spec", {}).get("containers", [])
+    labels = metadata.get("labels") or {}
+    refused = "false" in (labels.get(INJECT), (metadata.get("annotations") or {}).get(INJECT))
+    if not refused and containers and PROXY_CONTAINER not in [c.get("name") for c in containers]:
+        containers.append({"name": PROXY_CONTAINER, "image": PROXY_IMAGE})
+        metadata["labels"] = {**labels, TLS_MODE_LABEL: "istio"}
+    return document
