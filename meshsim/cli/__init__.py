@@ -33,12 +33,15 @@ COMMANDS = {
     "delete": "take resources out of the running mesh",
     "create": "make a namespace in the running mesh",
     "label": "set or remove labels in the running mesh",
+    "describe": "show resources of the running mesh at length",
+    "install": "add or remove an egress gateway in the running mesh",
+    "kube-inject": "print YAML with a sidecar in each pod",
     "logs": "show access logs of the running mesh",
     "exec": "run a command in a pod of the running mesh",
 }
 MESHES = ("up", "ls", "down")
 """The commands of one module: meshes that stay."""
-LIKE_KUBECTL = ("apply", "get", "delete", "create", "label", "logs", "exec")
+LIKE_KUBECTL = ("apply", "get", "describe", "delete", "create", "label", "logs", "exec", "install")
 """What a running mesh answers by itself; these start without click and without the mesh's own modules."""
 USER_MISTAKE = 2
 INTERRUPTED = 130
@@ -105,7 +108,7 @@ def _group() -> click.Group:
             if cmd_name in MESHES:
                 found: click.Command = importlib.import_module("meshsim.cli.kube").commands[cmd_name]
                 return found
-            command: click.Command = importlib.import_module(f"meshsim.cli.{cmd_name}").command
+            command: click.Command = importlib.import_module(f"meshsim.cli.{cmd_name.replace('-', '_')}").command
             return command
 
         def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:

@@ -7,12 +7,13 @@ reads them again and answers on this process's own terminal. Nothing of the mesh
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 
 from meshsim.errors import MeshsimError
 from meshsim.kube import client
 from meshsim.kube.arguments import HelpAsked, parse
-from meshsim.texts import texts
+from meshsim.texts import shipped, texts
 
 
 def run(command: str, words: list[str]) -> int:
@@ -22,11 +23,12 @@ def run(command: str, words: list[str]) -> int:
     except HelpAsked as e:
         print(e, end="")
         return 0
-    return client.ask(client.choose(asked.mesh), command, words, _files(asked))
+    raw = getattr(asked, "tty", False) and os.isatty(0)
+    return client.ask(client.choose(asked.mesh), command, words, _files(asked), raw=raw)
 
 
 def _files(asked: argparse.Namespace) -> list[tuple[str, str]]:
-    named = getattr(asked, "filename", [])
+    named = [shipped(name) for name in getattr(asked, "filename", [])]
     for name in named:
         if name != "-" and not Path(name).exists():
             raise MeshsimError(f'error: the path "{name}" does not exist')

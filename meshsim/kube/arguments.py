@@ -68,6 +68,22 @@ def _create() -> _Parser:
     return parser
 
 
+def _install() -> _Parser:
+    parser = _parser("install", "Make the running mesh have the egress gateways that an IstioOperator asks for.")
+    _files(parser)
+    parser.add_argument("--set", dest="sets", action="append", default=[], metavar="PATH=VALUE")
+    parser.add_argument("-y", "--skip-confirmation", action="store_true", help="nothing is ever asked")
+    return parser
+
+
+def _describe() -> _Parser:
+    parser = _parser("describe", "Show resources of the running mesh at length.")
+    parser.add_argument("-A", "--all-namespaces", action="store_true")
+    parser.add_argument("-l", "--selector", default="")
+    parser.add_argument("words", nargs="+", metavar="KIND [NAME...]")
+    return parser
+
+
 def _get() -> _Parser:
     parser = _parser("get", "Show resources of the running mesh.")
     parser.add_argument("-A", "--all-namespaces", action="store_true")
@@ -107,4 +123,5 @@ def _exec() -> _Parser:
 
 _PARSERS = {
     "apply": _apply, "delete": _delete, "create": _create, "get": _get, "label": _label, "logs": _logs, "exec": _exec,
+    "install": _install, "describe": _describe,
 }  # fmt: skip

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
 
 from meshsim.errors import MeshsimError
-from meshsim.kube.protocol import DOWN, LENGTH, SOCKET, STATE, Request, State
+from meshsim.kube.protocol import DOWN, LENGTH, RESIZED, SOCKET, STATE, Request, State
 from meshsim.run_folder import PREFIX, base, is_abandoned
 
 CHOSEN = "MESHSIM_MESH"  # the variable that names a mesh
@@ -67,11 +68,12 @@ def start(name: str, network: str, seed: int, istio_version: str, sources: Seque
         raise MeshsimError((rest + said.read()).strip() or "the mesh did not start")
 
 
-def ask(mesh: Running, command: str, words: Sequence[str] = (), files: Sequence[tuple[str, str]] = ()) -> int:
-    """Let a mesh do a command on this process's own terminal; its exit status."""
-    request = Request(mesh.state.token, command, list(words), list(files), os.getcwd())
+def ask(mesh: Running, command: str, words: Sequence[str] = (), files: Sequence[tuple[str, str]] = (), *, raw: bool = False) -> int:
+    """Let a mesh do a command on this process's own terminal; its exit status. `raw`: with every key, as `exec -it` wants them."""
+    kind = os.environ.get("TERM", "dumb") if raw else ""
+    request = Request(mesh.state.token, command, list(words), list(files), os.getcwd(), kind)
     data = msgspec.json.encode(request)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection, _raw(connection) if raw else contextlib.nullcontext():
         try:
             connection.connect(str(mesh.folder / SOCKET))
             socket.send_fds(connection, [LENGTH.pack(len(data))], [0, 1, 2])
@@ -83,6 +85,31 @@ def ask(mesh: Running, command: str, words: Sequence[str] = (), files: Sequence[
         raise MeshsimError(f"mesh {mesh.state.name!r} ended")
     status: int = LENGTH.unpack(answer)[0]
     return status
+
+
+@contextlib.contextmanager
+def _raw(connection: socket.socket) -> Iterator[None]:
+    """Standard input as a terminal that passes every key on; the mesh hears of a new window size."""
+    import termios
+    import tty
+
+    def end(number: int, frame: object) -> None:
+        sys.exit(128 + number)
+
+    def resized(number: int, frame: object) -> None:
+        with contextlib.suppress(OSError):
+            connection.send(RESIZED)
+
+    before = termios.tcgetattr(0)
+    handlers = {signal.SIGTERM: end, signal.SIGHUP: end, signal.SIGWINCH: resized}
+    earlier = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    tty.setraw(0, termios.TCSADRAIN)
+    try:
+        yield
+    finally:
+        termios.tcsetattr(0, termios.TCSADRAIN, before)
+        for number, handler in earlier.items():
+            signal.signal(number, handler)
 
 
 def stop(mesh: Running) -> None:

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import os
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import Any as Json
@@ -16,8 +14,11 @@ import yaml
 
 from meshsim.errors import MeshsimError
 from meshsim.kube import jsonpath, tables
+from meshsim.kube.describe import described
+from meshsim.kube.install import operator
 from meshsim.kube.names import Named, find
 from meshsim.kube.store import DEFAULT, Rejected, Store, builtins
+from meshsim.kube.terminal import Terminal, run
 from meshsim.live import LiveMesh
 from meshsim.members import Member
 from meshsim.mesh import Mesh, PodPlace
@@ -29,29 +30,6 @@ FAILED = 1
 TAIL_OF_MANY = 10  # kubectl shows the last lines only where a selector chose the pods
 _POLL = 0.1
 _CERTIFICATES = ("/etc/certs/", "/var/run/secrets/workload-spiffe-credentials/")
-
-
-@dataclass
-class Terminal:
-    """Where a command came from: the client's own descriptors and folder."""
-
-    stdin: int
-    stdout: int
-    stderr: int
-    folder: str
-    gone: asyncio.Event = field(default_factory=asyncio.Event)
-
-    async def out(self, text: str, to: int | None = None) -> None:
-        """Write lines; a reader that went away ends the command, quietly."""
-        data = text.encode()
-        try:
-            await asyncio.to_thread(_write, self.stdout if to is None else to, data)
-        except OSError:
-            self.gone.set()
-
-    async def say(self, line: str) -> None:
-        """One line on standard error."""
-        await self.out(line + "\n", self.stderr)
 
 
 class Commands:
@@ -78,8 +56,8 @@ class Commands:
     async def run(self, command: str, asked: Namespace, terminal: Terminal) -> int:
         """Do it; the exit status. What is wrong is said on the terminal."""
         does: dict[str, Callable[[Namespace, Terminal], Awaitable[int]]] = {
-            "apply": self._apply, "delete": self._delete, "create": self._create, "get": self._get, "label": self._label,
-            "logs": self._logs, "exec": self._exec,
+            "apply": self._apply, "delete": self._delete, "create": self._create, "label": self._label, "install": self._install,
+            "get": self._get, "describe": self._describe, "logs": self._logs, "exec": self._exec,
         }  # fmt: skip
         try:
             return await does[command](asked, terminal)
@@ -96,6 +74,14 @@ class Commands:
         def change(store: Store, said: list[str], refused: list[str]) -> None:
             for resource, document in store.read(asked.files, asked.namespace):
                 _try(partial(store.apply, resource, document), said, refused)
+
+        return await self._change(change, terminal)
+
+    async def _install(self, asked: Namespace, terminal: Terminal) -> int:
+        def change(store: Store, said: list[str], refused: list[str]) -> None:
+            for resource, document in store.read([("--set", operator(asked.sets, asked.files))], None):
+                store.apply(resource, document)
+            said += ["✔ Egress gateways installed", "✔ Installation complete"]
 
         return await self._change(change, terminal)
 
@@ -154,7 +140,28 @@ class Commands:
 
     async def _get(self, asked: Namespace, terminal: Terminal) -> int:
         kinds, names = _asked_for(asked.words)
-        single, items, failed = bool(names) and len(names) == 1, [], False
+        items, failed = await self._selected(kinds, names, asked, terminal)
+        if failed and not items:
+            return FAILED
+        await self._print(items, kinds, asked, terminal, single=len(names) == 1)
+        return FAILED if failed else 0
+
+    async def _describe(self, asked: Namespace, terminal: Terminal) -> int:
+        kinds, names = _asked_for(asked.words)
+        known = [r.name for kind in kinds for r in self._of(kind, asked.namespace or DEFAULT)]
+        full = [n for name in names for n in ([name] if name in known else [k for k in known if k.startswith(name)] or [name])]
+        items, failed = await self._selected(kinds, full, asked, terminal)
+        if items:
+            await terminal.out("\n\n\n".join(described(r, self._live.mesh.resources) for r in items) + "\n")
+        elif not failed:
+            await terminal.say(_nothing_found(kinds, asked))
+        return FAILED if failed else 0
+
+    async def _selected(
+        self, kinds: list[Named], names: list[str], asked: Namespace, terminal: Terminal
+    ) -> tuple[list[Resource[Json]], bool]:
+        """What is asked for, and whether something of it is missing, which is said."""
+        items, failed = [], False
         for kind in kinds:
             found = self._of(kind, None if asked.all_namespaces else asked.namespace or DEFAULT)
             found = [r for r in found if _fits(r.metadata.labels, asked.selector)]
@@ -163,10 +170,7 @@ class Commands:
                     await terminal.say(f'Error from server (NotFound): {kind.qualified_plural} "{name}" not found')
                     failed = True
             items += [r for r in found if not names or r.name in names]
-        if single and not items:
-            return FAILED
-        await self._print(items, kinds, asked, terminal, single=single)
-        return FAILED if failed else 0
+        return items, failed
 
     async def _print(self, items: list[Resource[Json]], kinds: list[Named], asked: Namespace, terminal: Terminal, *, single: bool) -> None:
         form, _, template = asked.output.partition("=")
@@ -183,8 +187,7 @@ class Commands:
         elif form not in ("", "wide"):
             raise MeshsimError(f'error: unable to match a printer suitable for the output format "{form}"')
         elif not items:
-            namespaced = kinds[0].namespaced and not asked.all_namespaces
-            await terminal.say(f"No resources found in {asked.namespace or DEFAULT} namespace." if namespaced else "No resources found")
+            await terminal.say(_nothing_found(kinds, asked))
         else:
             blocks = []
             for kind in kinds:
@@ -249,36 +252,14 @@ class Commands:
             done = await self._by_proxy(self._live.proxy(_full(place)), asked.after, terminal)
             if done is not None:
                 return done
-        status = await self._run(self._live.pod(_full(place)), asked.after, terminal, asked.stdin)
+        if asked.tty and not terminal.kind:
+            await terminal.say("Unable to use a TTY - input is not a terminal or the right kind of file")
+        status = await run(self._live.pod(_full(place)), asked.after, terminal, stdin=asked.stdin)
         if status:
             if status == NO_SUCH_PROGRAM:
                 await terminal.say(f'error: exec: "{asked.after[0]}": executable file not found in $PATH')
             await terminal.say(f"command terminated with exit code {status}")
         return status
-
-    async def _run(self, pod: Json, words: Sequence[str], terminal: Terminal, stdin: bool) -> int:
-        """A program on the client's terminal, with the pod's environment; it ends with its client."""
-        try:
-            process = await asyncio.create_subprocess_exec(
-                *words,
-                stdin=terminal.stdin if stdin else asyncio.subprocess.DEVNULL,
-                stdout=terminal.stdout,
-                stderr=terminal.stderr,
-                env=pod.environment(),
-                cwd=terminal.folder if Path(terminal.folder).is_dir() else None,
-                preexec_fn=pod.enter,
-            )
-        except FileNotFoundError:
-            return NO_SUCH_PROGRAM
-        ended, gone = asyncio.ensure_future(process.wait()), asyncio.ensure_future(terminal.gone.wait())
-        try:
-            await asyncio.wait({ended, gone}, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            gone.cancel()
-            if process.returncode is None and not ended.done():
-                process.terminate()
-        status = await ended
-        return status if status >= 0 else 128 - status
 
     async def _by_proxy(self, member: Member, words: list[str], terminal: Terminal) -> int | None:
         """What only a proxy's container has: `pilot-agent request`, and its certificates as files. None: neither."""
@@ -326,6 +307,11 @@ def _named(words: Sequence[str]) -> list[tuple[Named, str]]:
     return [(find(kind), name) for kind in words[0].split(",") for name in words[1:]] if words else []
 
 
+def _nothing_found(kinds: list[Named], asked: Namespace) -> str:
+    namespaced = kinds[0].namespaced and not asked.all_namespaces
+    return f"No resources found in {asked.namespace or DEFAULT} namespace." if namespaced else "No resources found"
+
+
 def _asked_for(words: Sequence[str]) -> tuple[list[Named], list[str]]:
     if "/" in words[0]:
         named = _named(words)
@@ -358,8 +344,3 @@ async def _wait(event: asyncio.Event, seconds: float) -> None:
         await asyncio.wait_for(event.wait(), seconds)
     except TimeoutError:
         return
-
-
-def _write(descriptor: int, data: bytes) -> None:
-    while data:
-        data = data[os.write(descriptor, data) :]

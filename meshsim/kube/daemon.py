@@ -22,8 +22,9 @@ import msgspec
 
 from meshsim.errors import MeshsimError
 from meshsim.kube.arguments import HelpAsked, WrongWords, parse
-from meshsim.kube.commands import FAILED, Commands, Terminal
+from meshsim.kube.commands import FAILED, Commands
 from meshsim.kube.protocol import DOWN, LENGTH, SOCKET, STATE, Request, State
+from meshsim.kube.terminal import Terminal
 from meshsim.live import LiveMesh
 from meshsim.mesh import load
 from meshsim.network.choice import enter
@@ -89,14 +90,14 @@ class Daemon:
             self._end.set()
             return 0
         stdin, stdout, stderr = descriptors
-        terminal = Terminal(stdin, stdout, stderr, request.folder)
+        terminal = Terminal(stdin, stdout, stderr, request.folder, request.terminal)
         try:
             asked = parse(request.command, request.words)
         except (WrongWords, HelpAsked) as e:
             await terminal.say(str(e))
             return 0 if isinstance(e, HelpAsked) else FAILED
         asked.files = request.files
-        watching = asyncio.ensure_future(_until_gone(connection, terminal.gone))
+        watching = asyncio.ensure_future(_listen(connection, terminal))
         try:
             return await self._commands.run(request.command, asked, terminal)
         except (MeshsimError, OSError) as e:
@@ -108,10 +109,12 @@ class Daemon:
                 await watching
 
 
-async def _until_gone(connection: socket.socket, gone: asyncio.Event) -> None:
+async def _listen(connection: socket.socket, terminal: Terminal) -> None:
+    """Until the client is gone: each byte it sends says that its window has another size."""
     with contextlib.suppress(OSError):
-        await asyncio.get_running_loop().sock_recv(connection, 1)
-    gone.set()
+        while await asyncio.get_running_loop().sock_recv(connection, 1):
+            terminal.resized()
+    terminal.gone.set()
 
 
 def _receive(connection: socket.socket, descriptors: list[int]) -> bytes:

@@ -1,6 +1,7 @@
 """What a command and a running mesh say to each other.
 
 A request is a connection: a length, the client's three descriptors, and JSON (token, command, words, files); the answer is the exit status.
+Meanwhile the client may say with a byte that its window has another size; when it closes the connection, its command ends.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import msgspec
 STATE, SOCKET = "mesh.json", "control.sock"
 LENGTH = struct.Struct("!I")
 DOWN = "down"
+RESIZED = b"w"
 
 
 class State(msgspec.Struct):
@@ -26,8 +28,11 @@ class State(msgspec.Struct):
 
 
 class Request(msgspec.Struct):
+    """What is asked. `terminal` is the client's TERM where its keys come raw (exec -it), else empty."""
+
     token: str
     command: str
     words: list[str] = []
     files: list[tuple[str, str]] = []
     folder: str = "/"
+    terminal: str = ""

@@ -9,7 +9,7 @@ from meshsim.kube.names import named
 from meshsim.resources import Resource
 
 Row = tuple[str, ...]
-_NONE = "<none>"
+NONE = "<none>"
 
 
 def table(
@@ -57,8 +57,8 @@ def _pod(pod: Resource[Json]) -> Row:
 def _service(service: Resource[Json]) -> Row:
     spec = service.spec
     ports = ",".join(f"{p.port}{f':{p.node_port}' if p.node_port else ''}/{p.protocol}" for p in spec.ports)
-    outside = spec.external_name or ",".join(spec.external_ips) or _NONE
-    return spec.type, spec.cluster_ip or _NONE, outside, ports or _NONE
+    outside = spec.external_name or ",".join(spec.external_ips) or NONE
+    return spec.type, spec.cluster_ip or NONE, outside, ports or NONE
 
 
 def _deployment(deployment: Resource[Json]) -> Row:
@@ -82,7 +82,7 @@ def _listed(values: Iterable[str]) -> str:
 
 
 def _pairs(labels: dict[str, str]) -> str:
-    return ",".join(f"{k}={v}" for k, v in labels.items()) or _NONE
+    return ",".join(f"{k}={v}" for k, v in labels.items()) or NONE
 
 
 _PLAIN: tuple[Row, Callable[[Resource[Json]], Row]] = ((), _nothing)
@@ -101,6 +101,6 @@ _COLUMNS: dict[str, tuple[Row, Callable[[Resource[Json]], Row]]] = {
     "WorkloadEntry": (("ADDRESS",), lambda r: (r.spec.address,)),
 }
 _WIDE: dict[str, tuple[Row, Callable[[Resource[Json]], Row]]] = {
-    "Pod": (("IP", "NODE"), lambda r: (r.spec.status.pod_ip if r.spec.status else _NONE, (r.spec.spec and r.spec.spec.node_name) or _NONE)),
+    "Pod": (("IP", "NODE"), lambda r: (r.spec.status.pod_ip if r.spec.status else NONE, (r.spec.spec and r.spec.spec.node_name) or NONE)),
     "Service": (("SELECTOR",), lambda r: (_pairs(r.spec.selector),)),
 }
