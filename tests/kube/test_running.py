@@ -2,47 +2,21 @@
 
 from __future__ import annotations
 
-import os
 import stat
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
 from meshsim.kube import client
+from tests.kube.cluster import ROOT, Cluster, cluster
 
-ROOT = Path(__file__).parent.parent.parent
 SCENARIO = ROOT / "scenarios" / "egress-gateway-http"
 
 
-class Cluster:
-    """`meshsim` as a person types it, on meshes of this test alone."""
-
-    def __init__(self, folder: Path):
-        self._environment = os.environ | {"MESHSIM_RUN": str(folder), "PYTHONPATH": str(ROOT)}
-
-    def __call__(self, *words: str, text: str | None = None) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "meshsim", *words]
-        return subprocess.run(command, env=self._environment, input=text, text=True, capture_output=True, timeout=60, check=False)
-
-    def says(self, *words: str, text: str | None = None) -> str:
-        done = self(*words, text=text)
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-
 @pytest.fixture(scope="module")
-def kubectl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    folder = Path("/tmp") / f"ms{os.getpid()}"
-    folder.mkdir(mode=0o700)
-    cluster = Cluster(folder)
-    cluster.says("up", "--network", "loopback")
-    yield cluster
-    assert cluster("down", "--all").returncode == 0
-    assert not list(folder.iterdir()), "a mesh that was ended leaves nothing"
-    folder.rmdir()
+def kubectl() -> Iterator[Cluster]:
+    with cluster("run", "--network", "loopback") as made:
+        yield made
 
 
 def test_the_page(kubectl: Cluster) -> None:
@@ -86,7 +60,7 @@ def test_what_is_not_there(kubectl: Cluster) -> None:
 
 
 def test_for_its_user_alone(kubectl: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("MESHSIM_RUN", kubectl._environment["MESHSIM_RUN"])
+    monkeypatch.setenv("MESHSIM_RUN", str(kubectl.folder))
     mesh = client.choose()
     assert stat.S_IMODE(mesh.folder.stat().st_mode) == 0o700
     assert stat.S_IMODE((mesh.folder / "mesh.json").stat().st_mode) == 0o600
