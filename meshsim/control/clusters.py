@@ -13,7 +13,7 @@ from typing import Any as Json
 from meshsim.control import connection_pool, upstream_tls
 from meshsim.control import endpoints as control_endpoints
 from meshsim.control.destination_rules import Policy
-from meshsim.control.endpoints import load_assignment, select
+from meshsim.control.endpoints import known, load_assignment, select
 from meshsim.control.load_balancing import apply_load_balancer
 from meshsim.control.protocols import Protocol
 from meshsim.control.services import (
@@ -118,7 +118,7 @@ class _Builder:
     def _cluster(self, subset: str, labels: dict[str, str] | None) -> tuple[Cluster, ClusterLoadAssignment | None] | None:
         view, service, port = self._view, self._service, self._port
         policy = view.policy(service, port.number, subset)
-        chosen = select(view, service, port, labels)
+        chosen = known(service, select(view, service, port, labels), policy)
         kind = self._type(policy)
         cluster_name = name(service, port.number, subset)
         cluster = Cluster(
@@ -148,9 +148,9 @@ class _Builder:
         _outlier(cluster, policy.outlier_detection)
         if kind:
             cluster.common_lb_config = cluster.common_lb_config or CommonLbConfig()
-            health = policy.outlier_detection.min_health_percent if policy.outlier_detection else 0
+            health = policy.outlier_detection.min_health_percent if policy.outlier_detection and not service.distribution else 0
             cluster.common_lb_config.healthy_panic_threshold = Percent(health)
-        apply_load_balancer(view, cluster, assignment, policy, chosen)
+        apply_load_balancer(view, service, cluster, assignment, policy, chosen)
         self._tls(cluster, policy, subset)
         _complete_options(cluster)
         if policy.proxy_protocol is not None:
@@ -173,14 +173,14 @@ class _Builder:
                 eds_cluster_config=EdsClusterConfig(source, cluster_name),
                 metadata=self._metadata(subset),
             )
-            chosen = select(view, service, port, labels)
+            chosen = known(service, select(view, service, port, labels), policy)
             able = [e for e in chosen if control_endpoints.speaks_mesh_tls(view, e, policy)]
             assignment = load_assignment(view, cluster_name, able, policy)
             if chosen and not able:
                 assignment.endpoints = [LocalityLbEndpoints()]
             self._http(cluster, policy)
             _outlier(cluster, policy.outlier_detection)
-            apply_load_balancer(view, cluster, assignment, policy, able)
+            apply_load_balancer(view, service, cluster, assignment, policy, able)
             _complete_options(cluster)
             yield cluster, assignment
 

@@ -7,7 +7,6 @@ from collections.abc import Iterable, Mapping
 from meshsim.control.destination_rules import Policy
 from meshsim.control.services import Endpoint, Port, Service
 from meshsim.control.view import View
-from meshsim.resources.destination_rule import LocalityLbSetting
 from meshsim.xds.endpoint import ClusterLoadAssignment, LbEndpoint, Locality, LocalityLbEndpoints
 from meshsim.xds.endpoint import Endpoint as XdsEndpoint
 from meshsim.xds.message import Address, Metadata, Pipe, SocketAddress
@@ -19,6 +18,12 @@ def select(view: View, service: Service, port: Port, labels: Mapping[str, str] |
     """The endpoints of one port, or of one subset of it."""
     found = view.index.registry.of(service, port)
     return [e for e in found if labels.items() <= e.labels.items()] if labels else found
+
+
+def known(service: Service, endpoints: list[Endpoint], policy: Policy) -> list[Endpoint]:
+    """Those a client is told of: unready ones too, so that it can count them, unless it may fall back on the unhealthy."""
+    falls_back = policy.outlier_detection is not None and policy.outlier_detection.min_health_percent > 0
+    return [e for e in endpoints if e.ready] if falls_back and not service.distribution else endpoints
 
 
 def load_assignment(view: View, name: str, endpoints: Iterable[Endpoint], policy: Policy, *, marks: bool = True) -> ClusterLoadAssignment:
@@ -52,6 +57,7 @@ def _lb_endpoint(view: View, endpoint: Endpoint, policy: Policy, marks: bool) ->
     mark = marks and speaks_mesh_tls(view, endpoint, policy)
     return LbEndpoint(
         endpoint=XdsEndpoint(address),
+        health_status="UNKNOWN" if endpoint.ready else "UNHEALTHY",
         metadata=Metadata({TLS_MARK: {"tlsMode": "istio"}}) if mark else None,
         load_balancing_weight=endpoint.weight or 1,
     )
@@ -64,12 +70,3 @@ def speaks_mesh_tls(view: View, endpoint: Endpoint, policy: Policy) -> bool:
     if policy.tls is not None:
         return policy.tls.mode == "ISTIO_MUTUAL"
     return view.index.peer_authentication(endpoint.namespace, endpoint.labels, endpoint.port) != "DISABLE"
-
-
-def locality_setting(view: View, policy: Policy) -> LocalityLbSetting | None:
-    """The DestinationRule's setting, else the mesh's; None where it is switched off."""
-    own = policy.load_balancer.locality_lb_setting if policy.load_balancer else None
-    setting = own or view.mesh.locality_lb_setting
-    if setting is None or setting.enabled is False:
-        return None
-    return setting

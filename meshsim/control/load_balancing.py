@@ -5,10 +5,17 @@ from __future__ import annotations
 import math
 
 from meshsim.control.destination_rules import Policy
-from meshsim.control.endpoints import locality_setting, split_locality
-from meshsim.control.services import Endpoint
+from meshsim.control.endpoints import split_locality
+from meshsim.control.services import Endpoint, Service
 from meshsim.control.view import View
-from meshsim.resources.destination_rule import ConsistentHash, LoadBalancerSettings, LocalityDistribute, LocalityFailover
+from meshsim.resources.destination_rule import (
+    ConsistentHash,
+    LoadBalancerSettings,
+    LocalityDistribute,
+    LocalityFailover,
+    LocalityLbSetting,
+    ZoneAwareLbSetting,
+)
 from meshsim.resources.message import seconds
 from meshsim.xds.cluster import (
     Cluster,
@@ -19,17 +26,19 @@ from meshsim.xds.cluster import (
     RingHashLbConfig,
     RoundRobinLbConfig,
     SlowStartConfig,
+    ZoneAwareLbConfig,
 )
 from meshsim.xds.endpoint import ClusterLoadAssignment, LbEndpoint, Locality, LocalityLbEndpoints
 from meshsim.xds.message import Percent, RuntimeDouble, duration
 
 RING_MINIMUM = 1024
+NETWORK = "topology.istio.io/network"
 LOCALITY_LABEL = "istio-locality"  # region.zone.sub-zone of a pod
 _SIMPLE = {"ROUND_ROBIN": "ROUND_ROBIN", "RANDOM": "RANDOM"}
 
 
 def apply_load_balancer(
-    view: View, cluster: Cluster, assignment: ClusterLoadAssignment | None, policy: Policy, endpoints: list[Endpoint]
+    view: View, service: Service, cluster: Cluster, assignment: ClusterLoadAssignment | None, policy: Policy, endpoints: list[Endpoint]
 ) -> None:
     """Sets the cluster's policy; ORIGINAL_DST and the dynamic forward proxy bring their own."""
     settings = policy.load_balancer
@@ -40,7 +49,12 @@ def apply_load_balancer(
         _warm_up(cluster, settings)
         if settings.consistent_hash is not None:
             _hash(cluster, settings.consistent_hash)
-    _localities(view, cluster, assignment or cluster.load_assignment, policy, endpoints)
+    placement = _placement(view, service, policy)
+    if isinstance(placement, ZoneAwareLbSetting):
+        _zones(view, cluster, assignment or cluster.load_assignment, placement, endpoints)
+    elif placement is not None:
+        fails_over = policy.outlier_detection is not None or bool(service.distribution and placement.failover_priority)
+        _localities(view, cluster, assignment or cluster.load_assignment, placement, fails_over, endpoints)
 
 
 def _warm_up(cluster: Cluster, settings: LoadBalancerSettings) -> None:
@@ -73,23 +87,61 @@ def _hash(cluster: Cluster, settings: ConsistentHash) -> None:
         cluster.ring_hash_lb_config = RingHashLbConfig(str(size))
 
 
-def _localities(view: View, cluster: Cluster, assignment: ClusterLoadAssignment | None, policy: Policy, endpoints: list[Endpoint]) -> None:
+def _placement(view: View, service: Service, policy: Policy) -> LocalityLbSetting | ZoneAwareLbSetting | None:
+    """What says how localities count: the DestinationRule, the service's traffic distribution, the mesh, which fails over by default."""
+    own = policy.load_balancer
+    if own is not None and own.zone_aware_lb_setting is not None:
+        return own.zone_aware_lb_setting
+    setting = own.locality_lb_setting if own else None
+    if setting is None and service.distribution:
+        return LocalityLbSetting(failover_priority=list(service.distribution))
+    setting = setting or view.mesh.locality_lb_setting or LocalityLbSetting()
+    return None if setting.enabled is False else setting
+
+
+def _localities(
+    view: View,
+    cluster: Cluster,
+    assignment: ClusterLoadAssignment | None,
+    setting: LocalityLbSetting,
+    fails_over: bool,
+    endpoints: list[Endpoint],
+) -> None:
     """`localityLbSetting`: weights by the client's locality, or priorities that health can fall through (which needs outlier detection)."""
-    setting = locality_setting(view, policy)
-    if setting is None:
-        return
-    cluster.common_lb_config = cluster.common_lb_config or CommonLbConfig()
-    cluster.common_lb_config.locality_weighted_lb_config = LocalityWeightedLbConfig()
+    if setting.distribute or (fails_over and (setting.failover or setting.failover_priority)):
+        cluster.common_lb_config = cluster.common_lb_config or CommonLbConfig()
+        cluster.common_lb_config.locality_weighted_lb_config = LocalityWeightedLbConfig()
     if assignment is None:
         return
-    own = split_locality(view.proxy.labels.get(LOCALITY_LABEL, "").replace(".", "/"))
     if setting.distribute:
-        _distribute(assignment, own, setting.distribute)
-    elif policy.outlier_detection is not None:
+        _distribute(assignment, _own(view), setting.distribute)
+    elif fails_over:
         if setting.failover_priority:
             _by_labels(view, assignment, setting.failover_priority, endpoints)
         if setting.failover or not setting.failover_priority:
-            _by_distance(assignment, own, setting.failover)
+            _by_distance(assignment, _own(view), setting.failover)
+
+
+def _zones(
+    view: View, cluster: Cluster, assignment: ClusterLoadAssignment | None, setting: ZoneAwareLbSetting, endpoints: list[Endpoint]
+) -> None:
+    """`zoneAwareLbSetting`: Envoy balances the zones of the client's region, the other regions come after it."""
+    cluster.common_lb_config = cluster.common_lb_config or CommonLbConfig()
+    size = str(setting.min_cluster_size) if setting.min_cluster_size else None
+    off = Percent(0.0) if setting.enabled is False else None
+    cluster.common_lb_config.zone_aware_lb_config = ZoneAwareLbConfig(off, size)
+    if off is not None or assignment is None:
+        return
+    if setting.failover_priority:
+        _by_labels(view, assignment, setting.failover_priority, endpoints)
+    own = _own(view).region
+    to = next((f.to for f in setting.failover if f.from_ == own), None)
+    regions = [(group.locality or Locality()).region for group in assignment.endpoints]
+    _rank_groups(assignment, [0 if region == own else 1 if region == to else 2 for region in regions])
+
+
+def _own(view: View) -> Locality:
+    return split_locality(view.proxy.labels.get(LOCALITY_LABEL, "").replace(".", "/"))
 
 
 def _distribute(assignment: ClusterLoadAssignment, own: Locality, rules: list[LocalityDistribute]) -> None:
@@ -119,9 +171,15 @@ def _by_distance(assignment: ClusterLoadAssignment, own: Locality, failover: lis
         rule = next((f for f in failover if f.from_ == own.region), None)
         if rank == 3 and rule is not None and rule.to != there.region:
             rank = 4
-        ranks.append(group.priority * 5 + rank)
-    order = {rank: i for i, rank in enumerate(sorted(set(ranks)))}
-    for group, rank in zip(assignment.endpoints, ranks, strict=True):
+        ranks.append(rank)
+    _rank_groups(assignment, ranks)
+
+
+def _rank_groups(assignment: ClusterLoadAssignment, ranks: list[int]) -> None:
+    """Priorities from ranks of 0 to 4, under those the groups have already, numbered without gaps."""
+    full = [group.priority * 5 + rank for group, rank in zip(assignment.endpoints, ranks, strict=True)]
+    order = {rank: i for i, rank in enumerate(sorted(set(full)))}
+    for group, rank in zip(assignment.endpoints, full, strict=True):
         group.priority = order[rank]
 
 
@@ -143,21 +201,24 @@ def _by_labels(view: View, assignment: ClusterLoadAssignment, labels: list[str],
 
 
 def _rank(labels: list[str], view: View, endpoint: Endpoint) -> int:
-    """How many labels remain from the first that differs; 0 is the closest."""
+    """How many labels remain from the first that differs; 0 is the closest. Another network only puts everything else behind."""
+    away = 0
     for index, entry in enumerate(labels):
         key, equals, wanted = entry.partition("=")
         mine = wanted if equals else view.proxy.labels.get(key, "")
         if endpoint.labels.get(key, "") != mine:
-            return len(labels) - index
-    return 0
+            if index == 0 and entry == NETWORK:
+                away = len(labels)
+                continue
+            return len(labels) - index + away
+    return away
 
 
 def _fits(locality: Locality, pattern: str) -> bool:
     """`region/zone/sub-zone` with `*` for anything from there on."""
     wanted = split_locality(pattern)
-    for mine, theirs in ((locality.region, wanted.region), (locality.zone, wanted.zone), (locality.sub_zone, wanted.sub_zone)):
-        if theirs in ("*", ""):
-            return theirs == "*" or mine == "" or pattern.count("/") < 2
-        if mine != theirs:
-            return False
-    return True
+    return (
+        wanted.region in ("*", locality.region)
+        and wanted.zone in ("*", "", locality.zone)
+        and wanted.sub_zone in ("*", "", locality.sub_zone)
+    )

@@ -41,6 +41,10 @@ RESOLUTIONS = {
 EXPORT_ANNOTATION = "networking.istio.io/exportTo"
 AUTO_ALLOCATE_LABEL = "networking.istio.io/enable-autoallocate-ip"
 CONNECT_STRATEGY = "istio.io/connect-strategy"
+DISTRIBUTION = "networking.istio.io/traffic-distribution"
+_SAME_ZONE = ("topology.istio.io/network", "topology.kubernetes.io/region", "topology.kubernetes.io/zone")
+_SAME_NODE = (*_SAME_ZONE, "topology.istio.io/subzone", "kubernetes.io/hostname")
+_DISTRIBUTIONS = {"PreferClose": _SAME_ZONE, "PreferSameZone": _SAME_ZONE, "PreferSameNode": _SAME_NODE}
 AUTO_RANGE = ipaddress.ip_network("240.240.0.0/16")
 _DNS_BASED = (DNS_LB, DNS_ROUND_ROBIN_LB)
 
@@ -68,6 +72,7 @@ class Endpoint(NamedTuple):
     workload: str = ""
     namespace: str = ""
     hostname: str = ""
+    ready: bool = True
 
 
 @dataclass(slots=True, eq=False)
@@ -94,6 +99,7 @@ class Service:
     headless: bool = False
     has_endpoint_list: bool = False
     race_first_connect: bool = False
+    distribution: tuple[str, ...] = ()  # labels by which near endpoints are preferred
     declared_exports: tuple[str, ...] = ()
 
     @property
@@ -160,6 +166,7 @@ class _Builder:
         self._pod_ips: dict[str, Resource[Json]] = {}
         self._workloads: dict[str, list[Resource[WorkloadEntrySpec]]] = {}
         self._slices: dict[tuple[str, str], list[Resource[Json]]] = {}
+        self._namespace_annotations = {r.name: r.metadata.annotations for r in resources if r.kind == "Namespace"}
         for r in resources:
             if r.kind == "Pod" and r.spec.status and r.spec.status.pod_ip:
                 self._pods.setdefault(r.namespace, []).append(r)
@@ -172,6 +179,16 @@ class _Builder:
                 self._slices.setdefault((r.namespace, service), []).append(r)
             elif r.kind == "Endpoints":
                 self._slices.setdefault((r.namespace, r.name), []).append(r)
+
+    def _distribution(self, said: str, resource: Resource[Json]) -> tuple[str, ...]:
+        """By which labels endpoints near the client are preferred: the Service's own field, its annotation, its namespace's."""
+        if said in _DISTRIBUTIONS:
+            return _DISTRIBUTIONS[said]
+        for marks in (resource.metadata.annotations, self._namespace_annotations.get(resource.namespace, {})):
+            wanted = marks.get(DISTRIBUTION, "").lower()
+            if wanted:
+                return next((labels for name, labels in _DISTRIBUTIONS.items() if name.lower() == wanted), ())
+        return ()
 
     # Kubernetes
 
@@ -201,6 +218,7 @@ class _Builder:
             resource.order,
             resource,
             selector=spec.selector,
+            distribution=self._distribution(spec.traffic_distribution, resource),
             labels=resource.metadata.labels,
             external_name=spec.external_name if resolution == ALIAS else "",
             headless=resolution == PASSTHROUGH,
@@ -216,12 +234,19 @@ class _Builder:
                     for found in subset.addresses:
                         yield self._pod_endpoint(found.ip, port.port or 0, port.name, found.target_ref, service, found.hostname)
             return
+        if resource.spec.address_type == "FQDN":
+            return
         for port in resource.spec.ports:
             for found in resource.spec.endpoints:
-                if found.conditions and found.conditions.ready is False:
-                    continue
+                ready = found.conditions is None or found.conditions.ready is not False
+                if not ready and found.conditions.terminating is not False:
+                    continue  # one that is going is not even counted as unhealthy
+                to = found.target_ref
+                if to and to.kind == "Pod" and (to.namespace or service.namespace, to.name) not in self._pod_names:
+                    continue  # until its pod is known
                 for address in found.addresses:
-                    yield self._pod_endpoint(address, port.port or 0, port.name, found.target_ref, service, found.hostname)
+                    endpoint = self._pod_endpoint(address, port.port or 0, port.name, to, service, found.hostname)
+                    yield endpoint._replace(ready=ready)
 
     def _pod_endpoint(self, address: str, port: int, port_name: str, reference: Json, service: Service, hostname: str) -> Endpoint:
         pod = self._pod_names.get((reference.namespace or service.namespace, reference.name)) if reference else None
@@ -274,6 +299,7 @@ class _Builder:
                     labels=resource.metadata.labels,
                     has_endpoint_list=bool(spec.endpoints or spec.workload_selector),
                     declared_exports=tuple(spec.export_to),
+                    distribution=self._distribution("", resource),
                     race_first_connect=resource.metadata.annotations.get(CONNECT_STRATEGY) == "RACE_FIRST_TCP_CONNECT",
                 )
                 self.registry.services.append(service)

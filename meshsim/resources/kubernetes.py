@@ -34,6 +34,7 @@ class ServiceSpec(OpenMessage):
     external_ips: list[str] = msgspec.field(default_factory=list, name="externalIPs")
     session_affinity: str = ""
     publish_not_ready_addresses: bool = False
+    traffic_distribution: str = ""
 
 
 class ContainerPort(OpenMessage):

@@ -119,8 +119,14 @@ class LocalityWeightedLbConfig(Message):
     pass
 
 
+class ZoneAwareLbConfig(Message):
+    routing_enabled: Percent | None = None
+    min_cluster_size: str | None = None  # uint64
+
+
 class CommonLbConfig(Message):
     healthy_panic_threshold: Percent | None = None
+    zone_aware_lb_config: ZoneAwareLbConfig | None = None
     locality_weighted_lb_config: LocalityWeightedLbConfig | None = None
     update_merge_window: str | None = None
 
