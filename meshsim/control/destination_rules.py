@@ -2,7 +2,7 @@
 
 How this works: the lookup has three steps (the client's namespace, the service's, the root namespace), and the first step that knows a rule
 for the host decides, even if it then yields nothing. Inside a step the most specific host wins. Rules of one host, namespace
-and audience are merged: subsets united, the oldest top-level policy taken whole.
+and audience are merged (`_merge`): subsets united, the oldest top-level policy taken whole; those for some workloads come first.
 """
 
 from __future__ import annotations
@@ -28,6 +28,7 @@ from meshsim.resources.mesh_config import MeshConfig
 from meshsim.resources.resource import Resource
 
 Rule = Resource[DestinationRuleSpec]
+PUBLIC, PRIVATE = "*", "."
 
 
 @dataclass(eq=False)
@@ -61,6 +62,10 @@ class _Rules:
         table = self.wildcard if hosts.is_wildcard(merged.host) else self.exact
         table.setdefault(merged.host, []).append(merged)
 
+    def extend(self, found: Iterable[Merged]) -> None:
+        for merged in found:
+            self.add(merged)
+
     def find(self, hostname: str) -> list[Merged] | None:
         """The rules of the most specific host that fits, or None."""
         if hostname in self.exact:
@@ -87,17 +92,18 @@ class Index:
             self._add(namespace, host, members)
 
     def _add(self, namespace: str, host: str, rules: list[Rule]) -> None:
-        default = self._mesh.default_destination_rule_export_to
-        local = self._local.setdefault(namespace, _Rules())
-        exported = self._exported.setdefault(namespace, _Rules())
-        for merged in _merge(host, rules, namespace, default):
-            if _visible(merged, namespace):
-                local.add(merged)
-            private = merged.export_to == {namespace}
-            if not private:
-                exported.add(merged)
-            elif namespace == self._root:
-                self._private_root.add(merged)
+        """Three indexes, each merged for itself: the namespace's own, what it exports, and what the root namespace keeps to itself."""
+        by_default = self._mesh.default_destination_rule_export_to
+        exports = [(rule, _audience(rule)) for rule in sorted(rules, key=lambda rule: rule.spec.workload_selector is None)]
+        own = [(r, to) for r, to in exports if not to or to & {PUBLIC, PRIVATE, namespace}]
+        private = [to in ({PRIVATE}, {namespace}) or (not to and PRIVATE in by_default) for _, to in exports]
+        shared = [each for each, kept in zip(exports, private, strict=True) if not kept]
+        kept = [each for each, kept in zip(exports, private, strict=True) if kept]
+        for found, into in ((own, self._local), (shared, self._exported)):
+            if found:
+                into.setdefault(namespace, _Rules()).extend(_merge(host, found))
+        if namespace == self._root:
+            self._private_root.extend(_merge(host, kept))
 
     def lookup(
         self, client: str, labels: Mapping[str, str], hostname: str, service_namespace: str, *, explain: list[str] | None = None
@@ -130,8 +136,13 @@ class Index:
                     yield from members
 
 
+def _audience(rule: Rule) -> frozenset[str]:
+    """Who a rule is for, as it says it; empty: it does not say. One for some workloads stays in its namespace."""
+    return frozenset({PRIVATE}) if rule.spec.workload_selector is not None else frozenset(rule.spec.export_to)
+
+
 def _visible(merged: Merged, client: str) -> bool:
-    return "*" in merged.export_to or client in merged.export_to
+    return not merged.export_to or PUBLIC in merged.export_to or client in merged.export_to
 
 
 def _choose(found: list[Merged], labels: Mapping[str, str], *, in_client_namespace: bool) -> Merged | None:
@@ -144,22 +155,32 @@ def _choose(found: list[Merged], labels: Mapping[str, str], *, in_client_namespa
     return plain[-1] if plain else None
 
 
-def _merge(host: str, rules: list[Rule], namespace: str, default: list[str]) -> list[Merged]:
+def _merge(host: str, rules: Iterable[tuple[Rule, frozenset[str]]]) -> list[Merged]:
+    """Rules that say their audience in the same words become one; one for more than an earlier one's audience adds to it.
+
+    The last earlier rule that was looked at decides whether the new one also stands by itself, which is how istiod does it: of two without
+    a selector the wider is lost to those that only it was for, and a rule kept private is lost to the workloads of the namespace for which
+    no selector was written.
+    """
     out: list[Merged] = []
-    for rule in rules:
-        given = rule.spec.export_to or default
-        audience = frozenset(namespace if e == "." else e for e in given)
+    for rule, audience in rules:
         selector = rule.spec.workload_selector.match_labels if rule.spec.workload_selector else None
-        absorbed = False
+        alone = True
         for known in out:
+            if audience == known.export_to:
+                alone = False
+            elif known.export_to and audience > known.export_to:
+                alone = True
+            else:
+                alone = True
+                continue
             if selector is not None and known.selector is not None and selector != known.selector:
+                alone = True
                 continue
-            if (selector is None) != (known.selector is None):
-                continue
-            if known.export_to <= audience or known.export_to == audience:
-                _absorb(known, rule)
-                absorbed = absorbed or known.export_to == audience
-        if not absorbed:
+            if (selector is None) == (known.selector is None):
+                alone = False
+            _absorb(known, rule)
+        if alone:
             out.append(Merged(host, rule, audience, rule.spec.traffic_policy, [(s, rule) for s in rule.spec.subsets], selector))
     return out
 
