@@ -55,7 +55,7 @@ from meshsim.xds.tls import (
 )
 
 PASSTHROUGH_CLUSTER, BLACK_HOLE_CLUSTER = "PassthroughCluster", "BlackHoleCluster"
-DYNAMIC_DNS_CLUSTER = "AllowAnyDynamicDNSCluster"
+ANY_HOST_ROUTES, DYNAMIC_DNS_CLUSTER = "allow_any_dynamic_dns", "AllowAnyDynamicDNSCluster"
 LOOP = "resolution NONE leads a gateway to the address that the connection came for, which is the gateway's own: a loop"
 _TYPES = {CLIENT_SIDE_LB: "EDS", DNS_LB: "STRICT_DNS", DNS_ROUND_ROBIN_LB: "LOGICAL_DNS", PASSTHROUGH: "ORIGINAL_DST"}
 
@@ -89,7 +89,7 @@ def clusters(view: View) -> tuple[list[Cluster], list[ClusterLoadAssignment]]:
         for cluster, assignment in _sni_clusters(view):
             made.setdefault(cluster.name, cluster)
             assignments.setdefault(cluster.name, assignment)
-    made[BLACK_HOLE_CLUSTER] = _black_hole()
+    made[BLACK_HOLE_CLUSTER] = _black_hole(view)
     if view.proxy.is_sidecar:
         made[PASSTHROUGH_CLUSTER] = _passthrough(view)
         if view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":
@@ -118,8 +118,8 @@ class _Builder:
     def _cluster(self, subset: str, labels: dict[str, str] | None) -> tuple[Cluster, ClusterLoadAssignment | None] | None:
         view, service, port = self._view, self._service, self._port
         policy = view.policy(service, port.number, subset)
-        chosen = known(service, select(view, service, port, labels), policy)
         kind = self._type(policy)
+        chosen = known(service, select(view, service, port, labels, by_name=kind == "EDS"), policy)
         cluster_name = name(service, port.number, subset)
         cluster = Cluster(
             name=cluster_name, alt_stat_name=cluster_name + ";", type=kind, connect_timeout=duration(seconds(view.mesh.connect_timeout))
@@ -173,7 +173,7 @@ class _Builder:
                 eds_cluster_config=EdsClusterConfig(source, cluster_name),
                 metadata=self._metadata(subset),
             )
-            chosen = known(service, select(view, service, port, labels), policy)
+            chosen = known(service, select(view, service, port, labels, by_name=True), policy)
             able = [e for e in chosen if control_endpoints.speaks_mesh_tls(view, e, policy)]
             assignment = load_assignment(view, cluster_name, able, policy)
             if chosen and not able:
@@ -245,7 +245,13 @@ class _Builder:
             credentials = not view.proxy.is_sidecar or (self._rule is not None and self._rule.selector is not None)
             names = [] if service.is_kubernetes else self._identities()
             made = upstream_tls.originate(
-                tls, names, http2=http2, credentials=credentials, verify=view.index.era.verifies_servers, on_demand=on_demand
+                tls,
+                names,
+                view.mesh.tls_defaults,
+                http2=http2,
+                credentials=credentials,
+                verify=view.index.era.verifies_servers,
+                on_demand=on_demand,
             )
             if made is not None:
                 cluster.transport_socket = upstream_tls.socket(made.context)
@@ -269,8 +275,7 @@ class _Builder:
 
     def _identities(self) -> list[str]:
         """Who may answer for the service: its endpoints' service accounts and the names its ServiceEntry lists."""
-        found = {e.identity for e in self._view.index.registry.endpoints.get(self._service.key, ()) if e.identity}
-        return sorted(found | set(self._service.service_accounts))
+        return self._view.index.registry.identities(self._service)
 
 
 def _passes_through_by_sni(view: View) -> bool:
@@ -348,7 +353,7 @@ def _outlier(cluster: Cluster, settings: OutlierSettings | None) -> None:
 
 def _proxy_protocol(cluster: Cluster, version: str) -> None:
     def wrap(inner: TransportSocket | None) -> TransportSocket:
-        socket = inner or upstream_tls.plaintext()
+        socket = inner or TransportSocket("raw_buffer", RawBuffer())
         context = socket.typed_config
         assert isinstance(context, UpstreamTlsContext | RawBuffer)
         inner_socket = InnerTransportSocket(socket.name, context)
@@ -366,12 +371,16 @@ def forward_proxy_cache(hostname: str) -> dict[str, Json]:
     return {"name": f"{hostname}_dfp_dns_cache", "dns_lookup_family": "V4_ONLY"}
 
 
+ANY_HOST_CACHE: dict[str, Json] = {"name": "allow_any_dfp_dns_cache", "dns_lookup_family": "V4_ONLY", "max_hosts": 1024}
+"""The DNS cache that the cluster for any host and its HTTP filter share."""
+
+
 def _forward_proxy(hostname: str) -> ClusterType:
     return ClusterType("envoy.clusters.dynamic_forward_proxy", DynamicForwardProxyCluster(forward_proxy_cache(hostname)))
 
 
-def _black_hole() -> Cluster:
-    return Cluster(name=BLACK_HOLE_CLUSTER, type="STATIC", connect_timeout="10s")
+def _black_hole(view: View) -> Cluster:
+    return Cluster(name=BLACK_HOLE_CLUSTER, type="STATIC", connect_timeout=duration(seconds(view.mesh.connect_timeout)))
 
 
 def _passthrough(view: View) -> Cluster:
@@ -384,9 +393,8 @@ def _passthrough(view: View) -> Cluster:
 
 def _dynamic_dns(view: View) -> Cluster:
     cluster = Cluster(name=DYNAMIC_DNS_CLUSTER, lb_policy="CLUSTER_PROVIDED")
-    cache: dict[str, Json] = {"name": "dynamic_dns_cache", "dns_lookup_family": "V4_ONLY"}
     cluster.cluster_type = ClusterType(
-        "envoy.clusters.dynamic_forward_proxy", DynamicForwardProxyCluster(cache, allow_insecure_cluster_options=True)
+        "envoy.clusters.dynamic_forward_proxy", DynamicForwardProxyCluster(dict(ANY_HOST_CACHE), allow_insecure_cluster_options=True)
     )
     connection_pool.as_it_comes(cluster)
     connection_pool.apply(cluster, view.mesh, None)

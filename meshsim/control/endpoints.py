@@ -14,9 +14,10 @@ from meshsim.xds.message import Address, Metadata, Pipe, SocketAddress
 TLS_MARK = "envoy.transport_socket_match"
 
 
-def select(view: View, service: Service, port: Port, labels: Mapping[str, str] | None) -> list[Endpoint]:
-    """The endpoints of one port, or of one subset of it."""
-    found = view.index.registry.of(service, port)
+def select(view: View, service: Service, port: Port, labels: Mapping[str, str] | None, *, by_name: bool) -> list[Endpoint]:
+    """The endpoints of one port, or of one subset of it. `by_name`: as EDS chooses them."""
+    registry = view.index.registry
+    found = registry.named(service, port) if by_name else registry.of(service, port)
     return [e for e in found if labels.items() <= e.labels.items()] if labels else found
 
 

@@ -45,6 +45,7 @@ DISTRIBUTION = "networking.istio.io/traffic-distribution"
 _SAME_ZONE = ("topology.istio.io/network", "topology.kubernetes.io/region", "topology.kubernetes.io/zone")
 _SAME_NODE = (*_SAME_ZONE, "topology.istio.io/subzone", "kubernetes.io/hostname")
 _DISTRIBUTIONS = {"PreferClose": _SAME_ZONE, "PreferSameZone": _SAME_ZONE, "PreferSameNode": _SAME_NODE}
+_SPIFFE = "spiffe://"
 AUTO_RANGE = ipaddress.ip_network("240.240.0.0/16")
 _DNS_BASED = (DNS_LB, DNS_ROUND_ROBIN_LB)
 
@@ -130,6 +131,8 @@ class Registry:
     """Every service in creation order, and every endpoint by (host, namespace)."""
 
     services: list[Service] = field(default_factory=list)
+    trust_aliases: tuple[str, ...] = ()
+    listed_names: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     endpoints: dict[tuple[str, str], list[Endpoint]] = field(default_factory=dict)
 
     def of(self, service: Service, port: Port) -> list[Endpoint]:
@@ -138,8 +141,25 @@ class Registry:
             return [e for e in self.endpoints.get(service.key, ()) if e.port_name == port.name]
         return [e for e in self.endpoints.get(service.key, ()) if e.service_port == port.number]
 
+    def named(self, service: Service, port: Port) -> list[Endpoint]:
+        """Those that can be handed out as addresses: EDS goes by the port's name, and knows no host names."""
+        found = self.endpoints.get(service.key, ())
+        return [e for e in found if e.port_name == port.name and (not e.port or is_ip(e.address))]
+
+    def identities(self, service: Service) -> list[str]:
+        """Who may answer for the service: its endpoints' service accounts and what its (newest) ServiceEntry lists, in every domain."""
+        found = {e.identity for e in self.endpoints.get(service.key, ()) if e.identity}
+        own = {*found, *self.listed_names.get(service.key, ())}
+        workloads = [name for name in own if name.startswith(_SPIFFE) and name.count("/") > _SPIFFE.count("/")]
+        aliased = {f"{_SPIFFE}{alias}/{name.removeprefix(_SPIFFE).partition('/')[2]}" for name in workloads for alias in self.trust_aliases}
+        return sorted(own | aliased)
+
     def add_endpoints(self, service: Service, endpoints: Iterable[Endpoint]) -> None:
-        self.endpoints.setdefault(service.key, []).extend(endpoints)
+        """Adds what is behind the service; round robin over DNS knows one name a port, the first."""
+        known = self.endpoints.setdefault(service.key, [])
+        for endpoint in endpoints:
+            if service.resolution != DNS_ROUND_ROBIN_LB or all(e.service_port != endpoint.service_port for e in known):
+                known.append(endpoint)
 
 
 def build(resources: list[Resource[Json]], mesh: MeshConfig, domain: str = "cluster.local") -> Registry:
@@ -152,6 +172,8 @@ def build(resources: list[Resource[Json]], mesh: MeshConfig, domain: str = "clus
         elif resource.kind == "ServiceEntry":
             builder.service_entry(resource)
     registry.services.sort(key=lambda s: (s.created, s.name, s.namespace))
+    registry.trust_aliases = tuple(mesh.trust_domain_aliases)
+    registry.listed_names = {s.key: s.service_accounts for s in registry.services}  # of several, the newest counts
     _auto_allocate(registry.services)
     _alias(registry)
     return registry
@@ -324,7 +346,7 @@ class _Builder:
                         service_port=port.number
                     )
         for workload in self._workloads.get(resource.namespace, ()):
-            if wanted <= workload.spec.labels.items() and (service.resolution in _DNS_BASED or _is_ip(workload.spec.address)):
+            if wanted <= workload.spec.labels.items() and (service.resolution in _DNS_BASED or is_ip(workload.spec.address)):
                 for endpoint in self._workload(workload.spec, service, spec, resource.namespace):
                     yield endpoint._replace(workload=workload.name)
 
@@ -360,7 +382,7 @@ def _single(address: str) -> str:
     return address.removesuffix("/32")
 
 
-def _is_ip(text: str) -> bool:
+def is_ip(text: str) -> bool:
     try:
         ipaddress.ip_address(text)
     except ValueError:

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 
 from meshsim.control import byte_chains, sidecar_routes
 from meshsim.control.byte_chains import Chain
-from meshsim.control.clusters import BLACK_HOLE_CLUSTER, DYNAMIC_DNS_CLUSTER, PASSTHROUGH_CLUSTER
+from meshsim.control.clusters import ANY_HOST_CACHE, ANY_HOST_ROUTES, BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER
 from meshsim.control.connection_manager import Direction, connection_manager
 from meshsim.control.protocols import Protocol
-from meshsim.control.services import KUBERNETES, PASSTHROUGH, UNSPECIFIED, Port, Service
+from meshsim.control.services import KUBERNETES, PASSTHROUGH, UNSPECIFIED, Port, Service, is_ip
 from meshsim.control.tcp_filters import Surroundings, Weighted, relay
 from meshsim.control.view import EgressListener, View
 from meshsim.resources.message import seconds
@@ -144,7 +144,7 @@ class SidecarListeners:
         endpoints = view.index.registry.of(service, port)
         if service.registry != KUBERNETES and not endpoints and not service.has_endpoint_list:
             return [""]
-        return [a for a in dict.fromkeys(e.address for e in endpoints) if a != view.proxy.ip]
+        return [a for a in dict.fromkeys(e.address for e in endpoints if is_ip(e.address)) if a != view.proxy.ip]
 
     def _claim(self, listener: EgressListener, service: Service, port: Port, bind: str) -> _Entry | None:
         """Adds one service port to the entry of its address and port; None where it has no place there."""
@@ -267,8 +267,7 @@ class SidecarListeners:
         return NetworkFilter(HCM_FILTER, manager)
 
     def _dynamic(self) -> HttpFilter:
-        cache = {"name": "dynamic_dns_cache", "dns_lookup_family": "V4_ONLY"}
-        return HttpFilter("envoy.filters.http.dynamic_forward_proxy", DynamicForwardProxyFilter(cache))
+        return HttpFilter("envoy.filters.http.dynamic_forward_proxy", DynamicForwardProxyFilter(dict(ANY_HOST_CACHE)))
 
     def _route(self, http: _Http) -> None:
         if http.route_name in self.routes:
@@ -310,9 +309,9 @@ class SidecarListeners:
         dynamic = view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS"
         if dynamic:
             name = "virtualOutbound-catchall-tcp-http"
-            routes = RouteConfiguration(DYNAMIC_DNS_CLUSTER, [sidecar_routes._catch_all(view)], validate_clusters=False)
-            match = FilterChainMatch(transport_protocol="raw_buffer", application_protocols=SNIFFED)
-            chains.append(FilterChain(name, match, [self._manager(DYNAMIC_DNS_CLUSTER, routes)]))
+            routes = RouteConfiguration(ANY_HOST_ROUTES, [sidecar_routes._catch_all(view)], validate_clusters=False)
+            match = FilterChainMatch(application_protocols=SNIFFED)
+            chains.append(FilterChain(name, match, [self._manager(f"outbound_{VIRTUAL_OUTBOUND}_{ANY_HOST_ROUTES};", routes)]))
         chains.append(FilterChain("virtualOutbound-catchall-tcp", None, self._fallback()))
         return Listener(
             VIRTUAL_OUTBOUND,

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from meshsim import hosts
 from meshsim.control import http_routes
-from meshsim.control.clusters import DYNAMIC_DNS_CLUSTER, PASSTHROUGH_CLUSTER, name
+from meshsim.control.clusters import ANY_HOST_ROUTES, DYNAMIC_DNS_CLUSTER, PASSTHROUGH_CLUSTER, name
 from meshsim.control.destination_rules import Merged
 from meshsim.control.mesh_index import MESH_GATEWAY, VirtualService
 from meshsim.control.protocols import Protocol
@@ -268,7 +268,7 @@ def _catch_all(view: View) -> VirtualHost:
         route = Route(RouteMatch(prefix="/"), "block_all", direct_response=DirectResponseAction(502))
         return VirtualHost("block_all", ["*"], [route], include_request_attempt_count=True)
     if mode == "ALLOW_ANY_DYNAMIC_DNS":
-        vhost, cluster = "allow_any_dynamic_dns", DYNAMIC_DNS_CLUSTER
+        vhost, cluster = ANY_HOST_ROUTES, DYNAMIC_DNS_CLUSTER
     else:
         vhost, cluster = "allow_any", egress_proxy_cluster(view.egress_proxy) or PASSTHROUGH_CLUSTER
     route = Route(RouteMatch(prefix="/"), vhost, route=RouteAction(cluster=cluster, timeout="0s", max_grpc_timeout="0s"))

@@ -9,8 +9,11 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import msgspec
+
 from meshsim.control import sds
 from meshsim.resources.destination_rule import ClientTlsSettings
+from meshsim.resources.mesh_config import TlsDefaults
 from meshsim.xds.cluster import TransportSocketMatch
 from meshsim.xds.message import DataSource, StringMatcher
 from meshsim.xds.tls import (
@@ -64,10 +67,11 @@ def mutual(sni: str, names: list[str], *, http2: bool) -> UpstreamTlsContext:
 
 
 def originate(
-    tls: ClientTlsSettings, names: list[str], *, http2: bool, credentials: bool, verify: bool, on_demand: bool
+    tls: ClientTlsSettings, names: list[str], defaults: TlsDefaults | None, *, http2: bool, credentials: bool, verify: bool, on_demand: bool
 ) -> Origination | None:
-    """SIMPLE and MUTUAL. `names`: the ServiceEntry's subjectAltNames; `credentials`: whether credentialName counts here; `verify`:
-    whether the server is verified where nothing says by which roots; `on_demand`: as for `automatic_names`.
+    """SIMPLE and MUTUAL. `names`: the ServiceEntry's subjectAltNames; `defaults`: MeshConfig.tlsDefaults; `credentials`: whether
+    credentialName counts here; `verify`: whether the server is verified where nothing says by which roots; `on_demand`: as for
+    `automatic_names`.
 
     None where Istio drops the setting and sends plaintext.
     """
@@ -82,7 +86,11 @@ def originate(
             certificates = [sds.file_pair(tls.client_certificate, tls.private_key)]
         else:
             return None
-    common = CommonTlsContext(tls_params=VERSIONS, tls_certificate_sds_secret_configs=certificates, alpn_protocols=["h2"] if http2 else [])
+    parameters = VERSIONS
+    if defaults is not None:
+        parameters = msgspec.structs.replace(VERSIONS, cipher_suites=defaults.cipher_suites, ecdh_curves=defaults.ecdh_curves)
+    alpn = ["h2"] if http2 else []
+    common = CommonTlsContext(tls_params=parameters, tls_certificate_sds_secret_configs=certificates, alpn_protocols=alpn)
     own_names = list(tls.subject_alt_names or [])
     trusting = tls.insecure_skip_verify or not (verify or named or tls.ca_certificates)
     if trusting:

@@ -127,7 +127,7 @@ class View:
         imports, excludes = self._imports(listener.hosts if NOTHING not in listener.hosts else [])
         port = listener.port if listener.port and listener.port.number else None
         chosen: list[Service] = []
-        for service in self._exported:
+        for service in self._candidates(imports):
             if any(_lets(excludes, ns, service.hostname) for ns in (service.namespace, "*")):
                 continue
             if any(_lets(imports, ns, service.hostname) for ns in (service.namespace, "*")):
@@ -137,7 +137,11 @@ class View:
         services = [
             v
             for v in bound
-            if any(ns in imports and any(imports[ns].virtual_service(h) for h in self.index.hosts_of(v)) for ns in (v.namespace, "*"))
+            if any(
+                any(ns in imports and imports[ns].virtual_service(h) for ns in (v.namespace, "*"))
+                and not any(_lets(excludes, ns, h) for ns in (v.namespace, "*"))
+                for h in self.index.hosts_of(v)
+            )
         ]
         return EgressListener(
             _one_namespace_each(chosen, self.namespace),
@@ -149,6 +153,14 @@ class View:
             index,
         )
 
+    def _candidates(self, imports: dict[str, _Imports]) -> list[Service]:
+        """Where every host is spelled out with its namespace, Istio looks it up, and finds one definition of each only."""
+        if "*" in imports or any(map(hosts.is_wildcard, (host for of in imports.values() for host in of.every))):
+            return self._exported
+        named = [self.index.services_by_host.get(host, {}).get(owner) for owner, of in imports.items() for host in of.exact]
+        found = {id(s): s for s in named if s and "~" not in s.export_to and visible(s.export_to, self.namespace)}
+        return sorted(found.values(), key=lambda s: (s.created, s.name, s.namespace))
+
     def _by_host_of(self, virtual_services: list[VirtualService]) -> hosts.Table[VirtualService]:
         return hosts.Table((v, self.index.hosts_of(v)) for v in virtual_services)
 
@@ -158,7 +170,7 @@ class View:
         for entry in entries:
             owner, _, host = entry.partition("/")
             into = excludes if owner.startswith("~") else imports
-            owner = owner.removeprefix("~")
+            owner = owner.removeprefix("~") or "*"
             into.setdefault(self._owner(owner), _Imports()).add(host)
         return imports, excludes
 
@@ -189,8 +201,7 @@ class View:
         if self.namespace in known:
             return known[self.namespace]
         able = [s for s in known.values() if "~" not in s.export_to and visible(s.export_to, self.namespace)]
-        able.sort(key=lambda s: (not s.is_kubernetes, s.namespace))
-        return able[0] if able else None
+        return min(able, key=lambda s: (not s.is_kubernetes, s.created), default=None)
 
     @cached_property
     def _by_host(self) -> dict[str, Service]:
