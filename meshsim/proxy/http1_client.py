@@ -29,6 +29,7 @@ class Http1Client(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._stream: Asker | None = None
         self._chunked = self._answered = self._reusable = self._raw = self._sent_all = False
+        self._bodiless = False  # the response's head was all of it
 
     @property
     def usable(self) -> bool:
@@ -109,9 +110,8 @@ class Http1Client(asyncio.Protocol):
             self._answered = True
             self._reusable = event.keep_alive
             self._raw = event.status == 101 or (self._raw and event.status == 200)
-            stream.response(Response(event.status, event.headers, event.ends and not self._raw, event.version))
-            if event.ends and not self._raw:
-                self._release()
+            self._bodiless = event.ends and not self._raw
+            stream.response(Response(event.status, event.headers, self._bodiless, event.version))
         elif isinstance(event, Body):
             stream.response_data(event.data)
         elif isinstance(event, Tunnel):
@@ -119,8 +119,9 @@ class Http1Client(asyncio.Protocol):
                 stream.response_data(event.data)
         elif isinstance(event, End):
             if not self._raw:
-                stream.response_end()
-                self._release()
+                if not self._bodiless:
+                    stream.response_end()
+                self._release()  # maybe to a stream that waits, to which nothing before this belongs
         elif isinstance(event, Continue):
             stream.may_continue()
         else:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import re
+import socket
+from typing import Any as Json
 
 import msgspec
 import pytest
 
 from meshsim import xds
 from meshsim.network.base import Address
+from meshsim.proxy.http1_client import Http1Client
 from meshsim.proxy.proxy import Proxy
+from meshsim.routing.message import Request, Response
 from tests.proxy.support import PROXY, Bench, answering, cluster, http
 
 GET = b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n"
@@ -211,3 +215,36 @@ async def test_two_proxies_speak_http2_and_bodies_flow_both_ways() -> None:
             assert inner.entries == [] or inner.entries[0].protocol == "HTTP/2"
         finally:
             await outer.close()
+
+
+class Heard:
+    """A stream that notes what an upstream connection tells it."""
+
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
+    def response(self, response: Response) -> None:
+        self.told.append(f"head {response.status}")
+
+    def response_end(self) -> None:
+        self.told.append("end")
+
+    def response_data(self, data: bytes) -> None:
+        self.told.append("data")
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 204 No Content\r\n\r\n", b"HTTP/1.1 301 Moved\r\ncontent-length: 0\r\n\r\n"])
+async def test_the_end_of_one_response_is_not_told_to_the_next_stream(answer: bytes) -> None:
+    """A connection that becomes free goes to a stream that waits while the bytes before are still being told."""
+    ours, theirs = socket.socketpair()
+    first: Json = Heard()
+    second: Json = Heard()
+    client = Http1Client("", lambda c: c.take(second), lambda c: None)
+    transport, _ = await asyncio.get_running_loop().create_connection(lambda: client, sock=ours)
+    client.take(first)
+    client.send_head(Request("GET", "/", "a", ends=True))
+    client.data_received(answer)
+    assert first.told == [f"head {int(answer[9:12])}"]
+    assert second.told == []
+    transport.close()
+    theirs.close()
