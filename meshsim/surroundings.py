@@ -38,12 +38,15 @@ def home() -> Path:
     raise MeshsimError(f"the scenarios are missing from this installation: {SCENARIOS[-1]}")
 
 
-def surrounded(documents: Documents, istio_version: str = "") -> tuple[Documents, list[str]]:
-    """The documents with what they lack, and a note for each addition. An `istio_version` is written into their MeshConfig."""
+def surrounded(documents: Documents, istio_version: str = "", *, alone: bool = True) -> tuple[Documents, list[str]]:
+    """The documents with what they lack, and a note for each addition. An `istio_version` is written into their MeshConfig.
+
+    alone: whether documents without pods lack a mesh; those of a mesh that is up do not, where somebody deleted its pods.
+    """
     notes = []
     given = documents.resources
     of = era.find(istio_version) if istio_version else era.of(given)
-    if not any(r.kind in ("Pod", "Deployment") for r in given):
+    if alone and not any(r.kind in ("Pod", "Deployment") for r in given):
         given = [*_default(given, of), *given]
         notes.append("no pods in these files: added sleep.default with a sidecar, and istio-egressgateway.istio-system")
     servers = list(_echoes(given))
