@@ -84,7 +84,7 @@ def _tls(
     filters = _own(view, service, port, around)
     if service.resolution == DYNAMIC_DNS:  # the name to resolve is the one the client asks for
         resolve = SniDynamicForwardProxy(forward_proxy_cache(service.hostname), port.number)
-        filters.insert(len(filters) - 1, NetworkFilter("envoy.filters.network.sni_dynamic_forward_proxy", resolve))
+        filters.insert(len(filters) - 1, NetworkFilter("envoy.extensions.filters.network.sni_dynamic_forward_proxy", resolve))
     return [Chain(filters, names, [cidr] if cidr else [], _source(service))]
 
 

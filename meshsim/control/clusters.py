@@ -57,6 +57,7 @@ from meshsim.xds.tls import (
 PASSTHROUGH_CLUSTER, BLACK_HOLE_CLUSTER = "PassthroughCluster", "BlackHoleCluster"
 ANY_HOST_ROUTES, DYNAMIC_DNS_CLUSTER = "allow_any_dynamic_dns", "AllowAnyDynamicDNSCluster"
 LOOP = "resolution NONE leads a gateway to the address that the connection came for, which is the gateway's own: a loop"
+_ON_DEMAND = (Protocol.HTTP, Protocol.HTTP2, Protocol.GRPC, Protocol.TLS)  # which say a name that can be resolved
 _TYPES = {CLIENT_SIDE_LB: "EDS", DNS_LB: "STRICT_DNS", DNS_ROUND_ROBIN_LB: "LOGICAL_DNS", PASSTHROUGH: "ORIGINAL_DST"}
 
 
@@ -78,7 +79,7 @@ def clusters(view: View) -> tuple[list[Cluster], list[ClusterLoadAssignment]]:
         if service.resolution == ALIAS:
             continue
         for port in service.ports:
-            if port.protocol is Protocol.UDP:
+            if port.protocol is Protocol.UDP or (service.resolution == DYNAMIC_DNS and port.protocol not in _ON_DEMAND):
                 continue
             for cluster, assignment in _Builder(view, service, port).build():
                 if cluster.name not in made:
@@ -118,7 +119,7 @@ class _Builder:
     def _cluster(self, subset: str, labels: dict[str, str] | None) -> tuple[Cluster, ClusterLoadAssignment | None] | None:
         view, service, port = self._view, self._service, self._port
         policy = view.policy(service, port.number, subset)
-        kind = self._type(policy)
+        kind = self._type(policy, subset)
         chosen = known(service, select(view, service, port, labels, by_name=kind == "EDS"), policy)
         cluster_name = name(service, port.number, subset)
         cluster = Cluster(
@@ -139,7 +140,7 @@ class _Builder:
             assignment = load_assignment(view, cluster_name, chosen, policy)
         elif kind == "ORIGINAL_DST":
             cluster.lb_policy = "CLUSTER_PROVIDED"
-            if isinstance(port.target, int) and port.target and port.target != port.number and not service.is_kubernetes:
+            if service.resolution == PASSTHROUGH and isinstance(port.target, int) and port.target and not service.is_kubernetes:
                 cluster.original_dst_lb_config = OriginalDstLbConfig(upstream_port_override=port.target)
         elif kind == "":
             cluster.lb_policy = "CLUSTER_PROVIDED"
@@ -184,12 +185,16 @@ class _Builder:
             _complete_options(cluster)
             yield cluster, assignment
 
-    def _type(self, policy: Policy) -> str:
+    def _type(self, policy: Policy, subset: str) -> str:
         """How the cluster finds its hosts; "" for the dynamic forward proxy."""
         service = self._service
         if service.resolution == DYNAMIC_DNS:
             return ""
-        if policy.load_balancer and policy.load_balancer.simple == "PASSTHROUGH":
+        own = self._rule.subset(subset) if self._rule and subset else None
+        base = self._view.policy(service, self._port.number)
+        # Neither can a subset take this back for itself, nor its port for the subset.
+        said = (policy, base, own.traffic_policy if own else None)
+        if any(each and each.load_balancer and each.load_balancer.simple == "PASSTHROUGH" for each in said):
             return "ORIGINAL_DST"
         kind = _TYPES[service.resolution]
         if kind == "ORIGINAL_DST" and not self._view.proxy.is_sidecar and self._view.index.era.gateways_resolve:
@@ -233,9 +238,9 @@ class _Builder:
         tls, http2 = policy.tls, connection_pool.speaks_http2(cluster)
         on_demand = service.resolution == DYNAMIC_DNS
         if tls is None:
-            self._automatic_tls(cluster, subset, http2)
+            self._automatic_tls(cluster, policy, subset, http2)
         elif tls.mode == "ISTIO_MUTUAL":
-            names = tls.subject_alt_names or self._identities()
+            names = tls.subject_alt_names or ([] if on_demand else self._identities())
             sni = tls.sni or ("" if on_demand else sni_name(service, self._port.number, subset))
             cluster.transport_socket = upstream_tls.socket(upstream_tls.mutual(sni, names, http2=http2))
             if on_demand:
@@ -243,7 +248,7 @@ class _Builder:
         elif tls.mode in ("SIMPLE", "MUTUAL"):
             _alpn_override(cluster)
             credentials = not view.proxy.is_sidecar or (self._rule is not None and self._rule.selector is not None)
-            names = [] if service.is_kubernetes else self._identities()
+            names = [] if service.is_kubernetes or on_demand else self._identities()
             made = upstream_tls.originate(
                 tls,
                 names,
@@ -257,16 +262,20 @@ class _Builder:
                 cluster.transport_socket = upstream_tls.socket(made.context)
                 _follow_requests(cluster, made.names)
 
-    def _automatic_tls(self, cluster: Cluster, subset: str, http2: bool) -> None:
+    def _automatic_tls(self, cluster: Cluster, policy: Policy, subset: str, http2: bool) -> None:
         view, service, port = self._view, self._service, self._port
         if not view.mesh.enable_auto_mtls or service.mesh_external:
             return
         if view.index.peer_authentication(service.namespace) == "DISABLE":
             return
-        context = upstream_tls.mutual(sni_name(service, port.number, subset), self._identities(), http2=http2)
-        if service.resolution == PASSTHROUGH or cluster.type == "ORIGINAL_DST":
+        on_demand = service.resolution == DYNAMIC_DNS
+        sni, names = ("", []) if on_demand else (sni_name(service, port.number, subset), self._identities())
+        context = upstream_tls.mutual(sni, names, http2=http2)
+        if on_demand:
+            _follow_requests(cluster, upstream_tls.automatic_names("", [], False, on_demand=True))
+        if service.resolution == PASSTHROUGH or policy.passes:
             every = view.index.registry.of(service, port)
-            if not every or not all(control_endpoints.speaks_mesh_tls(view, e, Policy()) for e in every):
+            if not every or any(e.tls_mode == "disabled" for e in every):
                 return  # nobody can tell which endpoint a connection will reach
         if cluster.type == "ORIGINAL_DST":
             cluster.transport_socket = upstream_tls.socket(context)

@@ -194,7 +194,11 @@ def _absorb(known: Merged, rule: Rule) -> None:
 
 @dataclass(slots=True)
 class Policy:
-    """The blocks in force for one cluster; None: nothing was said."""
+    """The blocks in force for one cluster; None: nothing was said.
+
+    passes: whether the rule (for a subset: the subset) says of all ports that connections go where they were going. marks: the TLS that
+    decides how endpoints are marked, which a port without TLS of its own has from what encloses it.
+    """
 
     load_balancer: LoadBalancerSettings | None = None
     connection_pool: ConnectionPoolSettings | None = None
@@ -203,6 +207,8 @@ class Policy:
     proxy_protocol: ProxyProtocol | None = None
     retry_budget: RetryBudget | None = None
     tunnel: TunnelSettings | None = None
+    passes: bool = False
+    marks: ClientTlsSettings | None = None
 
 
 def effective(merged: Merged | None, port: int, subset: str, mesh: MeshConfig) -> Policy:
@@ -221,25 +227,36 @@ def effective(merged: Merged | None, port: int, subset: str, mesh: MeshConfig) -
             out.load_balancer, out.connection_pool = top.load_balancer, top.connection_pool
             out.outlier_detection, out.tls = top.outlier_detection, top.tls
             out.proxy_protocol, out.retry_budget = top.proxy_protocol, top.retry_budget
-        out.tunnel = top.tunnel
+        out.tunnel, out.passes, out.marks = top.tunnel, _passes(top), _marks(top, at_port)
     if mesh.default_traffic_policy is not None:
         out.connection_pool = out.connection_pool or mesh.default_traffic_policy.connection_pool
         out.outlier_detection = out.outlier_detection or mesh.default_traffic_policy.outlier_detection
     found = merged.subset(subset) if merged and subset else None
     own = found.traffic_policy if found else None
+    out.passes = out.passes if found is None else own is not None and _passes(own)
     if own is not None:
-        out.load_balancer = own.load_balancer or out.load_balancer
-        out.connection_pool = own.connection_pool or out.connection_pool
-        out.outlier_detection = own.outlier_detection or out.outlier_detection
-        out.tls = own.tls or out.tls
-        out.proxy_protocol = own.proxy_protocol or out.proxy_protocol
-        out.retry_budget = own.retry_budget or out.retry_budget
-        out.tunnel = own.tunnel or out.tunnel
         at_port = _port(own, port)
+        out.marks = _marks(own, at_port) or out.marks
         if at_port is not None:
             out.load_balancer, out.connection_pool = at_port.load_balancer, at_port.connection_pool
             out.outlier_detection, out.tls = at_port.outlier_detection, at_port.tls
+        else:
+            out.load_balancer = own.load_balancer or out.load_balancer
+            out.connection_pool = own.connection_pool or out.connection_pool
+            out.outlier_detection = own.outlier_detection or out.outlier_detection
+            out.tls = own.tls or out.tls
+            out.proxy_protocol = own.proxy_protocol or out.proxy_protocol
+            out.retry_budget = own.retry_budget or out.retry_budget
+        out.tunnel = own.tunnel or out.tunnel
     return out
+
+
+def _passes(policy: TrafficPolicy) -> bool:
+    return policy.load_balancer is not None and policy.load_balancer.simple == "PASSTHROUGH"
+
+
+def _marks(policy: TrafficPolicy, at_port: PortTrafficPolicy | None) -> ClientTlsSettings | None:
+    return (at_port.tls if at_port else None) or policy.tls
 
 
 def _port(policy: TrafficPolicy, port: int) -> PortTrafficPolicy | None:

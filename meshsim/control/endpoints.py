@@ -11,6 +11,7 @@ from meshsim.xds.endpoint import ClusterLoadAssignment, LbEndpoint, Locality, Lo
 from meshsim.xds.endpoint import Endpoint as XdsEndpoint
 from meshsim.xds.message import Address, Metadata, Pipe, SocketAddress
 
+_TOPOLOGY = ("topology.kubernetes.io/region", "topology.kubernetes.io/zone", "topology.istio.io/subzone")
 TLS_MARK = "envoy.transport_socket_match"
 
 
@@ -18,7 +19,12 @@ def select(view: View, service: Service, port: Port, labels: Mapping[str, str] |
     """The endpoints of one port, or of one subset of it. `by_name`: as EDS chooses them."""
     registry = view.index.registry
     found = registry.named(service, port) if by_name else registry.of(service, port)
-    return [e for e in found if labels.items() <= e.labels.items()] if labels else found
+    return [e for e in found if labels.items() <= located(e.labels, e.locality).items()] if labels else found
+
+
+def located(labels: Mapping[str, str], locality: str) -> Mapping[str, str]:
+    """A workload's labels and those that its locality brings."""
+    return {**labels, **{name: part for name, part in zip(_TOPOLOGY, locality.split("/"), strict=False) if part}} if locality else labels
 
 
 def known(service: Service, endpoints: list[Endpoint], policy: Policy) -> list[Endpoint]:
@@ -65,9 +71,9 @@ def _lb_endpoint(view: View, endpoint: Endpoint, policy: Policy, marks: bool) ->
 
 
 def speaks_mesh_tls(view: View, endpoint: Endpoint, policy: Policy) -> bool:
-    """Whether an automatic client uses mTLS to it: its pod says so, and neither rule nor the workload's own policy takes it back."""
+    """Whether clients use mTLS to it: its pod says so, and neither rule nor the workload's own policy takes it back."""
     if endpoint.tls_mode != "istio":
         return False
-    if policy.tls is not None:
-        return policy.tls.mode == "ISTIO_MUTUAL"
+    if policy.marks is not None:
+        return policy.marks.mode == "ISTIO_MUTUAL"
     return view.index.peer_authentication(endpoint.namespace, endpoint.labels, endpoint.port) != "DISABLE"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from meshsim.control.destination_rules import Policy
-from meshsim.control.endpoints import split_locality
+from meshsim.control.endpoints import located, split_locality
 from meshsim.control.services import Endpoint, Service
 from meshsim.control.view import View
 from meshsim.resources.destination_rule import (
@@ -40,20 +40,21 @@ _SIMPLE = {"ROUND_ROBIN": "ROUND_ROBIN", "RANDOM": "RANDOM"}
 def apply_load_balancer(
     view: View, service: Service, cluster: Cluster, assignment: ClusterLoadAssignment | None, policy: Policy, endpoints: list[Endpoint]
 ) -> None:
-    """Sets the cluster's policy; ORIGINAL_DST and the dynamic forward proxy bring their own."""
-    settings = policy.load_balancer
-    if cluster.lb_policy == "CLUSTER_PROVIDED":
+    """Sets the cluster's policy, and what it says of localities; the dynamic forward proxy brings its own, and ORIGINAL_DST its policy."""
+    if not cluster.type:
         return
-    cluster.lb_policy = _SIMPLE.get(settings.simple or "", "LEAST_REQUEST") if settings else "LEAST_REQUEST"
-    if settings is not None:
-        _warm_up(cluster, settings)
-        if settings.consistent_hash is not None:
-            _hash(cluster, settings.consistent_hash)
+    settings = policy.load_balancer
+    if cluster.lb_policy != "CLUSTER_PROVIDED":
+        cluster.lb_policy = _SIMPLE.get(settings.simple or "", "LEAST_REQUEST") if settings else "LEAST_REQUEST"
+        if settings is not None:
+            _warm_up(cluster, settings)
+            if settings.consistent_hash is not None:
+                _hash(cluster, settings.consistent_hash)
     placement = _placement(view, service, policy)
     if isinstance(placement, ZoneAwareLbSetting):
         _zones(view, cluster, assignment or cluster.load_assignment, placement, endpoints)
     elif placement is not None:
-        fails_over = policy.outlier_detection is not None or bool(service.distribution and placement.failover_priority)
+        fails_over = policy.outlier_detection is not None or placement.failover_priority == list(service.distribution) != []
         _localities(view, cluster, assignment or cluster.load_assignment, placement, fails_over, endpoints)
 
 
@@ -128,7 +129,7 @@ def _zones(
     """`zoneAwareLbSetting`: Envoy balances the zones of the client's region, the other regions come after it."""
     cluster.common_lb_config = cluster.common_lb_config or CommonLbConfig()
     size = str(setting.min_cluster_size) if setting.min_cluster_size else None
-    off = Percent(0.0) if setting.enabled is False else None
+    off = Percent() if setting.enabled is False else None
     cluster.common_lb_config.zone_aware_lb_config = ZoneAwareLbConfig(off, size)
     if off is not None or assignment is None:
         return
@@ -203,10 +204,12 @@ def _by_labels(view: View, assignment: ClusterLoadAssignment, labels: list[str],
 def _rank(labels: list[str], view: View, endpoint: Endpoint) -> int:
     """How many labels remain from the first that differs; 0 is the closest. Another network only puts everything else behind."""
     away = 0
+    theirs = located(endpoint.labels, endpoint.locality)
+    own = located(view.proxy.labels, view.proxy.labels.get(LOCALITY_LABEL, "").replace(".", "/"))
     for index, entry in enumerate(labels):
         key, equals, wanted = entry.partition("=")
-        mine = wanted if equals else view.proxy.labels.get(key, "")
-        if endpoint.labels.get(key, "") != mine:
+        mine = wanted if equals else own.get(key, "")
+        if theirs.get(key, "") != mine:
             if index == 0 and entry == NETWORK:
                 away = len(labels)
                 continue

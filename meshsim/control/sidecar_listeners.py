@@ -10,13 +10,14 @@ bytes together make a sniffed listener; equal chains of two services cannot both
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Any as Json
 
 from meshsim.control import byte_chains, sidecar_routes
 from meshsim.control.byte_chains import Chain
-from meshsim.control.clusters import ANY_HOST_CACHE, ANY_HOST_ROUTES, BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER
+from meshsim.control.clusters import ANY_HOST_CACHE, ANY_HOST_ROUTES, BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, forward_proxy_cache
 from meshsim.control.connection_manager import Direction, connection_manager
 from meshsim.control.protocols import Protocol
-from meshsim.control.services import KUBERNETES, PASSTHROUGH, UNSPECIFIED, Port, Service, is_ip
+from meshsim.control.services import DYNAMIC_DNS, KUBERNETES, PASSTHROUGH, UNSPECIFIED, Port, Service, is_ip
 from meshsim.control.tcp_filters import Surroundings, Weighted, relay
 from meshsim.control.view import EgressListener, View
 from meshsim.resources.message import seconds
@@ -54,6 +55,7 @@ class _Http:
     service: Service | None = None
     service_port: Port | None = None
     source: str = ""
+    on_demand: str = ""  # the wildcard host, if the service that claimed it first resolves what requests ask for
 
 
 @dataclass
@@ -202,12 +204,13 @@ class SidecarListeners:
     def _http(self, listener: EgressListener, service: Service | None, port: Port, bind: str) -> _Http:
         """Route names: the port, the Unix path, or `<host>:<port>` at a service's own address where the protocol is found out."""
         source = service.resource.at() if service else ""
+        on_demand = service.hostname if service and service.resolution == DYNAMIC_DNS else ""
         if bind.startswith("unix://"):
-            return _Http(bind.removeprefix("unix://"), 0, listener, source=source)
+            return _Http(bind.removeprefix("unix://"), 0, listener, source=source, on_demand=on_demand)
         if port.protocol is Protocol.AUTO and service is not None and bind != UNSPECIFIED and not listener.bind:
             return _Http(f"{service.hostname}:{port.number}", port.number, listener, service, port, source)
         number = 0 if port.protocol is Protocol.HTTP_PROXY else port.number
-        return _Http(str(port.number), number, listener, source=source)
+        return _Http(str(port.number), number, listener, source=source, on_demand=on_demand)
 
     # writing down
 
@@ -253,7 +256,8 @@ class SidecarListeners:
     def _http_chain(self, entry: _Entry, http: _Http) -> FilterChain:
         self._route(http)
         stat_prefix = f"outbound_{http.route_name if http.port == 0 and '/' in http.route_name else f'{entry.bind}_{entry.port}'};"
-        chain = FilterChain(filters=[self._manager(stat_prefix, http.route_name)])
+        before = [self._resolving(forward_proxy_cache(http.on_demand))] if http.on_demand else []
+        chain = FilterChain(filters=[self._manager(stat_prefix, http.route_name, before)])
         declared = entry.kind == "HTTP" and entry.bind == UNSPECIFIED and not entry.bind_to_port
         if entry.kind == "AUTO" or (declared and self._view.index.era.sniffs):
             chain.filter_chain_match = FilterChainMatch(transport_protocol="raw_buffer", application_protocols=SNIFFED)
@@ -261,13 +265,14 @@ class SidecarListeners:
 
     def _manager(self, stat_prefix: str, routes: str | RouteConfiguration, before: list[HttpFilter] | None = None) -> NetworkFilter:
         view = self._view
-        if before is None and view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":
-            before = [self._dynamic()]  # the catch-all virtual host resolves what the Host names
+        before = before or []
+        if view.outbound_mode == "ALLOW_ANY_DYNAMIC_DNS":  # the catch-all virtual host resolves what the Host names
+            before.append(self._resolving(dict(ANY_HOST_CACHE)))
         manager = connection_manager(Direction.OUTBOUND, view.mesh, stat_prefix, routes, view.access_logs.stream, before_router=before)
         return NetworkFilter(HCM_FILTER, manager)
 
-    def _dynamic(self) -> HttpFilter:
-        return HttpFilter("envoy.filters.http.dynamic_forward_proxy", DynamicForwardProxyFilter(dict(ANY_HOST_CACHE)))
+    def _resolving(self, cache: dict[str, Json]) -> HttpFilter:
+        return HttpFilter("envoy.filters.http.dynamic_forward_proxy", DynamicForwardProxyFilter(cache))
 
     def _route(self, http: _Http) -> None:
         if http.route_name in self.routes:

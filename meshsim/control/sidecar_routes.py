@@ -235,7 +235,7 @@ def _domains(view: View, service: Service, port: int, listen_port: int) -> tuple
     if service.is_kubernetes and service.headless:
         out += [f"*.{d}" for d in list(out)]
     address = service.address_for(view.proxy.dns_capture)
-    if address != UNSPECIFIED and "/" not in address:
+    if address != UNSPECIFIED:
         out.append(address)
     if listen_port == 0:
         with_port = [f"{d}:{port}" for d in out]

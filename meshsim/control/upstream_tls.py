@@ -93,7 +93,9 @@ def originate(
     common = CommonTlsContext(tls_params=parameters, tls_certificate_sds_secret_configs=certificates, alpn_protocols=alpn)
     own_names = list(tls.subject_alt_names or [])
     trusting = tls.insecure_skip_verify or not (verify or named or tls.ca_certificates)
-    if trusting:
+    if named and tls.insecure_skip_verify:
+        pass  # nothing is asked for
+    elif trusting:
         common.validation_context = CertificateValidationContext()
     else:
         root = sds.credential(named + sds.CA_SUFFIX) if named else sds.file_root(tls.ca_certificates or SYSTEM_ROOTS)

@@ -66,6 +66,8 @@ def pool(**settings: Json) -> Json:
         ({"tls": {"mode": "ISTIO_MUTUAL"}, **pool(http={"useClientProtocol": True})}, 81,
          "transport_socket.typed_config.common_tls_context.alpn_protocols", ["istio-peer-exchange", "istio"]),
         ({"tls": {"mode": "SIMPLE"}}, 81, "transport_socket.typed_config.common_tls_context.alpn_protocols", ["h2"]),
+        # an enclosing PROXY header stays where a subset's or a rule's port says nothing of it
+        ({"proxyProtocol": {"version": "V2"}}, 80, "transport_socket.typed_config.transport_socket.name", "raw_buffer"),
         # load balancers
         ({"loadBalancer": {"consistentHash": {"useSourceIp": True, "ringHash": {}}}}, 80, "ring_hash_lb_config", None),
         ({"loadBalancer": {"consistentHash": {"useSourceIp": True}}}, 80, "ring_hash_lb_config.minimum_ring_size", "1024"),

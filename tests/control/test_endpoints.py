@@ -49,7 +49,7 @@ WEIGHTED = {"locality_weighted_lb_config": {}}
         ({"loadBalancer": {"zoneAwareLbSetting": {"minClusterSize": 4}}}, None,
          {"zone_aware_lb_config": {"min_cluster_size": "4"}}, NEAR_FIRST),
         ({"loadBalancer": {"zoneAwareLbSetting": {"enabled": False}}}, None,
-         {"zone_aware_lb_config": {"routing_enabled": {"value": 0.0}}}, ALIKE),
+         {"zone_aware_lb_config": {"routing_enabled": {}}}, ALIKE),
     ],
 )  # fmt: skip
 def test_localities(policy: Json, mesh: Json, says: Json, priorities: dict[str, int]) -> None:
