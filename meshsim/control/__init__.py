@@ -12,7 +12,6 @@ from contextlib import contextmanager
 from typing import Any as Json
 
 from meshsim import xds
-from meshsim.control import gateways
 from meshsim.control.authorization import refuse_tokens
 from meshsim.control.clusters import clusters
 from meshsim.control.gateway_listeners import gateway_listeners
@@ -48,7 +47,7 @@ def _compile(view: View) -> xds.ProxyConfig:
         made += inbound_clusters(view)
         routes = list(outbound.routes.values())
     else:
-        merged = gateways.merge(view.gateways, view.targets)
+        merged = view.servers
         listeners, routes = gateway_listeners(view, merged), gateway_routes(view, merged)
     return xds.ProxyConfig(listeners=listeners, clusters=made, routes=routes, endpoints=assignments, name_table=name_table(view))
 

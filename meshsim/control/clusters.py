@@ -86,7 +86,7 @@ def clusters(view: View) -> tuple[list[Cluster], list[ClusterLoadAssignment]]:
                     made[cluster.name] = cluster
                     if assignment is not None:
                         assignments[cluster.name] = assignment
-    if _passes_through_by_sni(view):
+    if view.servers.relays_by_sni:
         for cluster, assignment in _sni_clusters(view):
             made.setdefault(cluster.name, cluster)
             assignments.setdefault(cluster.name, assignment)
@@ -285,10 +285,6 @@ class _Builder:
     def _identities(self) -> list[str]:
         """Who may answer for the service: its endpoints' service accounts and the names its ServiceEntry lists."""
         return self._view.index.registry.identities(self._service)
-
-
-def _passes_through_by_sni(view: View) -> bool:
-    return any(s.tls and s.tls.mode == "AUTO_PASSTHROUGH" for g in view.gateways for s in g.spec.servers)
 
 
 def _sni_clusters(view: View) -> Iterator[tuple[Cluster, ClusterLoadAssignment]]:

@@ -98,6 +98,7 @@ class Merged:
     by_port: dict[ListenKey, list[PlacedServer]] = field(default_factory=dict)
     by_route: dict[str, list[PlacedServer]] = field(default_factory=dict)
     left_out: list[tuple[PlacedServer, str]] = field(default_factory=list)
+    relays_by_sni: bool = False  # some AUTO_PASSTHROUGH server has hosts of its own, even if its port is taken
 
 
 def bare(host: str) -> str:
@@ -181,6 +182,7 @@ class _Merger:
             taken = taken_hosts(placed.hosts, server.bind, self.tls_hosts.setdefault(port, {}))
             if taken:
                 return f"an older TLS server on port {port} already has {', '.join(taken)}"
+            self.merged.relays_by_sni |= server.tls.mode == "AUTO_PASSTHROUGH"
         key = ListenKey(port, server.port.protocol, server.bind)
         current = self.plaintext.get(port)
         if port not in self.ports or (current is None and not placed.opaque_tls):

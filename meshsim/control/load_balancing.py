@@ -66,7 +66,7 @@ def _warm_up(cluster: Cluster, settings: LoadBalancerSettings) -> None:
     slow = SlowStartConfig(duration(seconds(window)))
     if warm is not None:  # the older field has a duration alone
         slow.aggression = RuntimeDouble(warm.aggression if warm.aggression is not None else 1.0, "(")
-        slow.min_weight_percent = Percent(warm.minimum_percent if warm.minimum_percent is not None else 10.0)
+        slow.min_weight_percent = Percent(10.0 if warm.minimum_percent is None else warm.minimum_percent or 0)  # 0 is not written
     if cluster.lb_policy == "ROUND_ROBIN":
         cluster.round_robin_lb_config = RoundRobinLbConfig(slow)
     elif cluster.lb_policy == "LEAST_REQUEST":

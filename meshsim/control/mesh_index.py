@@ -45,7 +45,7 @@ class MeshIndex:
         self._gateways: dict[int, list[str]] = {}
         self._bound: dict[str, list[VirtualService]] = {}
         self._bound_for: dict[tuple[str, str], list[VirtualService]] = {}
-        self._destinations: dict[int, dict[str, set[int]]] = {}
+        self._destinations: dict[tuple[int, str], dict[str, set[int]]] = {}
         for root in self.roots:
             for name in self.gateways_of(root):
                 self._bound.setdefault(name, []).append(root)
@@ -92,11 +92,11 @@ class MeshIndex:
         given = virtual_service.spec.export_to or self.mesh.default_virtual_service_export_to
         return [virtual_service.namespace if g == "." else g for g in given]
 
-    def destinations(self, virtual_service: VirtualService) -> dict[str, set[int]]:
-        """Every host its rules (and its delegates') send to, with the ports they name; no ports: all."""
-        key = id(virtual_service)
+    def destinations(self, virtual_service: VirtualService, namespace: str) -> dict[str, set[int]]:
+        """Every host its rules (and its delegates') send clients of that namespace to, with the ports they name; no ports: all."""
+        key = (id(virtual_service), namespace)
         if key not in self._destinations:
-            self._destinations[key] = _destinations(virtual_service, self)
+            self._destinations[key] = _destinations(virtual_service, namespace, self)
         return self._destinations[key]
 
     def peer_authentication(self, namespace: str, labels: Mapping[str, str] | None = None, port: int = 0) -> str:
@@ -125,8 +125,7 @@ class MeshIndex:
         return "PERMISSIVE" if mode == "UNSET" else mode
 
 
-def _destinations(virtual_service: VirtualService, index: MeshIndex) -> dict[str, set[int]]:
-    """Every host its rules (and its delegates') send to, with the ports they name; no ports: all."""
+def _destinations(virtual_service: VirtualService, client: str, index: MeshIndex) -> dict[str, set[int]]:
     out: dict[str, set[int]] = {}
     every: set[str] = set()
 
@@ -142,6 +141,9 @@ def _destinations(virtual_service: VirtualService, index: MeshIndex) -> dict[str
 
     def walk(resource: VirtualService) -> None:
         for http in resource.spec.http:
+            sources = {match.source_namespace for match in http.match} - {""}
+            if sources and client not in sources:
+                continue
             for choice in http.route:
                 add(choice.destination, resource.namespace)
             add(http.mirror, resource.namespace)

@@ -144,7 +144,7 @@ class Registry:
     def named(self, service: Service, port: Port) -> list[Endpoint]:
         """Those that can be handed out as addresses: EDS goes by the port's name, and knows no host names."""
         found = self.endpoints.get(service.key, ())
-        return [e for e in found if e.port_name == port.name and (not e.port or is_ip(e.address))]
+        return [e for e in found if e.port_name == port.name and (not e.port or not e.address or is_ip(e.address))]
 
     def identities(self, service: Service) -> list[str]:
         """Who may answer for the service: its endpoints' service accounts and what its (newest) ServiceEntry lists, in every domain."""

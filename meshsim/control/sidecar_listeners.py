@@ -120,10 +120,6 @@ class SidecarListeners:
                 if entry is not None:
                     entry.bind_to_port = bind_to_port
                     made.append(entry)
-        if (port.protocol.is_http or unix) and not made:
-            entry = self._http_entry(listener, None, port, bind)
-            entry.bind_to_port = bind_to_port
-            made.append(entry)
         for entry in made:
             entry.locked = True
 
@@ -194,20 +190,20 @@ class SidecarListeners:
         found.add(made)
         return found
 
-    def _http_entry(self, listener: EgressListener, service: Service | None, port: Port, bind: str) -> _Entry:
+    def _http_entry(self, listener: EgressListener, service: Service, port: Port, bind: str) -> _Entry:
         where = bind or UNSPECIFIED
         entry = _Entry(where, port.number, "HTTP", protocol=port.protocol)
         entry.http = self._http(listener, service, port, where)
         self._entries[where, port.number] = entry
         return entry
 
-    def _http(self, listener: EgressListener, service: Service | None, port: Port, bind: str) -> _Http:
+    def _http(self, listener: EgressListener, service: Service, port: Port, bind: str) -> _Http:
         """Route names: the port, the Unix path, or `<host>:<port>` at a service's own address where the protocol is found out."""
-        source = service.resource.at() if service else ""
-        on_demand = service.hostname if service and service.resolution == DYNAMIC_DNS else ""
+        source = service.resource.at()
+        on_demand = service.hostname if service.resolution == DYNAMIC_DNS else ""
         if bind.startswith("unix://"):
             return _Http(bind.removeprefix("unix://"), 0, listener, source=source, on_demand=on_demand)
-        if port.protocol is Protocol.AUTO and service is not None and bind != UNSPECIFIED and not listener.bind:
+        if port.protocol is Protocol.AUTO and bind != UNSPECIFIED:
             return _Http(f"{service.hostname}:{port.number}", port.number, listener, service, port, source)
         number = 0 if port.protocol is Protocol.HTTP_PROXY else port.number
         return _Http(str(port.number), number, listener, source=source, on_demand=on_demand)

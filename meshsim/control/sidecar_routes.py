@@ -74,7 +74,7 @@ def _configuration(route_name: str, virtual_hosts: list[VirtualHost]) -> RouteCo
 
 
 def _services(listener: EgressListener, port: int) -> dict[str, Service]:
-    """The services with that port, the last definition of a host counting."""
+    """The services with that port, the last definition of a host counting; on a port of its own a host is spelled in lower case."""
     found: dict[str, Service] = {}
     for service in listener.services:
         if service.external_name:
@@ -84,7 +84,9 @@ def _services(listener: EgressListener, port: int) -> dict[str, Service]:
             continue
         here = service.port(port)
         if here is not None:
-            found[service.hostname] = service.trimmed([here])
+            lower = service.hostname.lower()
+            found[lower] = service.trimmed([here])
+            found[lower].hostname = lower
     return found
 
 

@@ -16,7 +16,8 @@ from meshsim import hosts
 from meshsim.control import telemetry
 from meshsim.control.authorization import Authorization
 from meshsim.control.destination_rules import Merged, Policy, effective
-from meshsim.control.gateways import Target
+from meshsim.control.gateways import Merged as MergedGateways
+from meshsim.control.gateways import Target, merge
 from meshsim.control.mesh_index import MESH_GATEWAY, MeshIndex, VirtualService, audience, visible
 from meshsim.control.protocols import Protocol
 from meshsim.control.services import ALIAS, KUBERNETES, Port, Service
@@ -188,11 +189,11 @@ class View:
             for service in listener.services:
                 _unite(found, service)
             for virtual_service in listener.virtual_services:
-                for host, ports in self.index.destinations(virtual_service).items():
+                for host, ports in self.index.destinations(virtual_service, self.namespace).items():
                     meant = self._destination(host)
-                    wanted = [p for p in meant.ports if not ports or p.number in ports] if meant else []
-                    if meant and wanted:
-                        _unite(found, meant.trimmed(wanted) if len(wanted) < len(meant.ports) else meant)
+                    trimmed = meant and (_on_port(meant, listener.port) if _is_picky(listener.port) else _on_ports(meant, ports))
+                    if trimmed:
+                        _unite(found, trimmed)
         return list(found.values())
 
     def _destination(self, host: str) -> Service | None:
@@ -242,6 +243,11 @@ class View:
         if self.proxy.is_sidecar:
             return []
         return [g for g in self.index.of("Gateway") if g.spec.selector.items() <= self.proxy.labels.items()]
+
+    @cached_property
+    def servers(self) -> MergedGateways:
+        """The servers of those Gateways, merged."""
+        return merge(self.gateways, self.targets)
 
     def gateway_virtual_services(self, gateway: str) -> list[VirtualService]:
         """Those bound to `namespace/name` that this proxy may see, oldest first."""
@@ -295,9 +301,20 @@ def _lets(imports: dict[str, _Imports], namespace: str, hostname: str) -> bool:
     return namespace in imports and imports[namespace].service(hostname)
 
 
+def _is_picky(port: SidecarPort | None) -> bool:
+    """Whether a listener imports only services that have its port; a forward proxy's port is none of theirs."""
+    return port is not None and Protocol.parse(port.protocol) is not Protocol.HTTP_PROXY
+
+
+def _on_ports(service: Service, wanted: set[int]) -> Service | None:
+    """The service with the ports a VirtualService sends to (none named: all); not at all where it has none of them."""
+    found = [p for p in service.ports if not wanted or p.number in wanted]
+    return service.trimmed(found) if 0 < len(found) < len(service.ports) else service if found else None
+
+
 def _on_port(service: Service, port: SidecarPort | None) -> Service | None:
     """The service as a listener with that port imports it: trimmed to the port, or not at all."""
-    if port is None or Protocol.parse(port.protocol) is Protocol.HTTP_PROXY:
+    if port is None or not _is_picky(port):
         return service
     found = service.port(port.number)
     if found is None:
