@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from meshsim.network.base import Pod
+from meshsim.proxy.deadlines import Deadlines
 from meshsim.proxy.mirror import MirrorStream
 from meshsim.proxy.pool import Pools
 from meshsim.proxy.stats import Stats
@@ -55,6 +56,7 @@ class Core:
         self.runtime, self.pod = runtime, pod
         self.loop = asyncio.get_running_loop()
         self.stats = Stats()
+        self.deadlines = Deadlines(self.loop)
         self.tls = Contexts()
         self.pools = Pools(self)
         self.streams: set[Stream] = set()

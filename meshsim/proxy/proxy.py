@@ -111,6 +111,7 @@ class Proxy:
         for connection in list(self.core.connections):
             connection.abort()
         self.core.pools.close()
+        self.core.deadlines.stop()
         tasks = list(self.core.tasks)
         for task in tasks:
             task.cancel()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from meshsim.proxy.deadlines import Deadline
 from meshsim.routing.exchange import Attempt, Cut, Exchange, Forward, Lookup, Reply, Step, Wait
 from meshsim.routing.message import Headers, Request, Response
 from meshsim.routing.replies import BAD_REQUESTS, REQUEST_TIMEOUT, Local
@@ -98,17 +99,19 @@ class Stream:
         self._received = self._sent = 0
         self._responding = False
         self._copies: list[MirrorStream] = []
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._timers: dict[str, asyncio.TimerHandle | Deadline] = {}
         core.streams.add(self)
 
     def start(self) -> None:
         step = self.exchange.begin()
+        self._moved = self._loop.time()
         self._idle_limit = self.exchange.idle_timeout
-        self._touch()
+        if self._idle_limit:
+            self._timers["idle"] = self.core.deadlines.after(self._idle_limit, self._idle)
         if not self._complete and self.exchange.manager.limits.request:
-            self._timers["request"] = self._loop.call_later(self.exchange.manager.limits.request, self._request_timeout)
+            self._timers["request"] = self.core.deadlines.after(self.exchange.manager.limits.request, self._request_timeout)
         if self.exchange.longest:
-            self._timers["longest"] = self._loop.call_later(self.exchange.longest, self._too_long)
+            self._timers["longest"] = self.core.deadlines.after(self.exchange.longest, self._too_long)
         self._do(step)
 
     def refuse(self, kind: str) -> None:
@@ -325,13 +328,13 @@ class Stream:
     def _limit_wait(self) -> None:
         """The request is complete and routed: the time of its route runs."""
         if self.exchange.timeout and "route" not in self._timers:
-            self._timers["route"] = self._loop.call_later(self.exchange.timeout, self._route_timeout)
+            self._timers["route"] = self.core.deadlines.after(self.exchange.timeout, self._route_timeout)
 
     def _limit_try(self) -> None:
         """The request is complete and on its way: the time of this attempt runs."""
         if self._attempt is not None and self._attempt.per_try_timeout:
             self._stop("try")
-            self._timers["try"] = self._loop.call_later(self._attempt.per_try_timeout, self._try_timeout)
+            self._timers["try"] = self.core.deadlines.after(self._attempt.per_try_timeout, self._try_timeout)
 
     def _route_timeout(self) -> None:
         if not self.over:
@@ -358,8 +361,6 @@ class Stream:
     def _touch(self) -> None:
         """Something moved: the idle time starts again."""
         self._moved = self._loop.time()
-        if "idle" not in self._timers and self._idle_limit:
-            self._timers["idle"] = self._loop.call_later(self._idle_limit, self._idle)
 
     def _idle(self) -> None:
         del self._timers["idle"]
