@@ -34,6 +34,7 @@ from meshsim.processes.proxy import ADMIN
 from meshsim.processes.world import Application, Outside
 from meshsim.resources.external_server import ExternalServerSpec
 from meshsim.resources.interception import Interception
+from meshsim.rollout import in_order
 from meshsim.run_folder import RunFolder
 from meshsim.world import World
 from meshsim.world.certificates import Authorities
@@ -109,20 +110,26 @@ class LiveMesh:
     async def apply(self, mesh: Mesh) -> None:
         """Change to another mesh while requests are in flight; pods that stay keep their connections.
 
+        It is everywhere when this returns. New proxies are there before others hear of them, and old ones go when nobody does any more.
         Raises what loading or compiling raises, before anything has changed.
         """
         compiled = {p.proxy.ip: mesh.config(p.proxy) for p in mesh.pods if p.proxy}
+        before = {p.proxy.ip: self.mesh.config(p.proxy) for p in self.mesh.pods if p.proxy}
         self.mesh = mesh
-        for address in self._members.keys() - compiled.keys():
-            await self._members.pop(address).stop()
         fresh = [p for p in mesh.pods if p.proxy and p.address not in self._members]
         for place in fresh:
             self._add_member(place)
         self._ground.update(self._plan())
         await self._update_world()
-        for member in self._members.values():
-            await self._configure(member, compiled[member.site.address])
+        for place in fresh:
+            await self._configure(self._members[place.address], compiled[place.address])
         await asyncio.gather(*(self._members[p.address].start() for p in fresh))
+        stays = compiled.keys() - {p.address for p in fresh}
+        changes = {address: (before.get(address), compiled[address]) for address in compiled if address in stays}
+        for address in in_order({a: self._members[a].proxy for a in changes}, changes):
+            await self._configure(self._members[address], compiled[address])
+        for address in self._members.keys() - compiled.keys():
+            await self._members.pop(address).stop()
         for address in self._pods.keys() - {p.address for p in mesh.pods}:
             del self._pods[address]
             if address in self._doors:

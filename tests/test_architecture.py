@@ -41,6 +41,7 @@ ALLOWED = {
     "members": ANYTHING,
     "ground": "network pod errors",
     "pod": "network.base errors",
+    "rollout": "topology xds",
     "run_folder": "",
     "texts": "errors",
     "processes": "run_folder network world proxy identity resources.external_server topology xds errors",

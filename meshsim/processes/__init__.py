@@ -19,8 +19,9 @@ from pathlib import Path
 
 from meshsim.errors import MeshsimError
 
-READY = b"ready\n"
+READY, DONE = b"ready\n", b"done\n"
 START_TIMEOUT = 30.0  # seconds; a child that needs longer is stuck
+TELL_TIMEOUT = 30.0  # seconds for a child to do as it is told
 STOP_TIMEOUT = 5.0  # seconds a child has to end by itself
 
 
@@ -44,6 +45,7 @@ class Process:
         self._command, self._environment, self._prepare = list(command), environment, prepare
         self._process: asyncio.subprocess.Process | None = None
         self._lifeline: socket.socket | None = None
+        self._telling = asyncio.Lock()
 
     @property
     def pid(self) -> int:
@@ -69,7 +71,7 @@ class Process:
                 preexec_fn=self._prepare,
             )
         try:
-            await asyncio.wait_for(self._until_ready(ours), START_TIMEOUT)
+            await asyncio.wait_for(self._until(READY, ours), START_TIMEOUT)
         except TimeoutError:
             await self.stop()
             raise ProcessFailed(f"{self.name} was not ready after {START_TIMEOUT:.0f} s{self._last_words()}") from None
@@ -77,10 +79,11 @@ class Process:
             await self.stop()
             raise
 
-    async def _until_ready(self, lifeline: socket.socket) -> None:
+    async def _until(self, word: bytes, lifeline: socket.socket) -> None:
+        """Until the child says it. Raises ProcessFailed where it ends instead, which a start must not."""
         loop = asyncio.get_running_loop()
         got = b""
-        while READY not in got:
+        while word not in got:
             try:
                 more = await loop.sock_recv(lifeline, 64)
             except ConnectionError:
@@ -90,10 +93,13 @@ class Process:
             got += more
 
     async def tell(self, message: str) -> None:
-        """Send the child a line."""
-        if self._lifeline is not None:
-            with contextlib.suppress(OSError):
+        """Send the child a line, and wait until it has done as it says; nothing happens where the child is gone."""
+        if self._lifeline is None:
+            return
+        async with self._telling:
+            with contextlib.suppress(OSError, ProcessFailed, TimeoutError):
                 await asyncio.get_running_loop().sock_sendall(self._lifeline, message.encode() + b"\n")
+                await asyncio.wait_for(self._until(DONE, self._lifeline), TELL_TIMEOUT)
 
     async def wait(self) -> int:
         """The exit status, negative for a signal."""

@@ -8,7 +8,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable
 
-from meshsim.processes import READY
+from meshsim.processes import DONE, READY
 
 _OBJECTS = 10_000  # more of them than there were at the last look: time for another
 
@@ -36,16 +36,17 @@ class Lifeline:
         sock.setblocking(False)
         reader, writer = await asyncio.open_connection(sock=sock)
         writer.write(READY)
-        reading = asyncio.ensure_future(self._read(reader, handle))
+        reading = asyncio.ensure_future(self._read(reader, writer, handle))
         await self.stopping.wait()
         reading.cancel()
         writer.transport.abort()
 
-    async def _read(self, reader: asyncio.StreamReader, handle: Handler | None) -> None:
+    async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler | None) -> None:
         try:
             while line := await reader.readline():
                 if handle is not None:
                     await handle(line.decode().strip())
+                writer.write(DONE)
         except ConnectionError:
             pass
         self.stopping.set()

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
-from meshsim.network import namespaces
 from tests.kube.cluster import Cluster, cluster
-
-NETWORKS = ["loopback", pytest.param("netns", marks=[pytest.mark.netns, pytest.mark.skipif(bool(namespaces.unavailable()), reason="no")])]
 
 
 def processes(folder: str) -> list[str]:
@@ -28,10 +23,9 @@ def table(mesh: Cluster) -> list[str]:
     return [line.split()[0] for line in mesh.says("ls").splitlines()[1:]]
 
 
-@pytest.mark.parametrize("network", NETWORKS)
-def test_side_by_side(network: str) -> None:
-    with cluster("two", "--network", network, "--name", "first") as mesh:
-        mesh.says("up", "network-policy", "--network", network, "--name", "second")
+def test_side_by_side() -> None:
+    with cluster("two", "--name", "first") as mesh:
+        mesh.says("up", "network-policy", "--name", "second")
         assert table(mesh) == ["first", "second"]
         again = mesh("up", "--name", "second")
         assert (again.returncode, "is running already" in again.stderr) == (2, True)
