@@ -77,7 +77,7 @@ FAULTS = [
         "http://edition.cnn.com/politics",
         503,
         REFUSED,
-        {"sleep": (" 503 - via_upstream ",), "istio-egressgateway": (" 503 UF,URX ", "|delayed_connect_error:_Connection_refused}")},
+        {"sleep": (" 503 - via_upstream ",), "istio-egressgateway": (" 503 URX,UF ", "|delayed_connect_error:_Connection_refused}")},
     ),
 ]
 

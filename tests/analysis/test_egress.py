@@ -45,8 +45,13 @@ def test_nothing_to_find(case: str) -> None:
     assert found(case) == []
 
 
+MEANT_TO_FAIL = {"tls-origination-gateway-revoked": ["MSIM0107", "MSIM0111"]}
+"""Scenarios that show a failure, and what explains it."""
+
+
 @pytest.mark.parametrize("name", sorted(p.name for p in (CASES.parent.parent / "scenarios").iterdir() if p.is_dir()))
 def test_scenarios_are_sound(name: str) -> None:
     documents, notes = surrounded(resources.load(str(CASES.parent.parent / "scenarios" / name)))
     findings = analysis.analyze_mesh(Mesh(documents, notes))
-    assert [f for f in findings if f.code.startswith("MSIM") and f.level != analysis.INFO] == []
+    codes = {f.code for f in findings if f.code.startswith("MSIM") and f.level != analysis.INFO}
+    assert sorted(codes) == MEANT_TO_FAIL.get(name, [])
