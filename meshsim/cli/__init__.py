@@ -88,7 +88,8 @@ def _worded(error: Exception) -> str:
     from meshsim.errors import ConfigError
 
     text = str(error)
-    return text if isinstance(error, ConfigError) else f"meshsim: {text}"
+    said_as_kubectl = text.startswith(("error: ", "Error: "))
+    return text if isinstance(error, ConfigError) or said_as_kubectl else f"meshsim: {text}"
 
 
 def _group() -> click.Group:

@@ -32,14 +32,23 @@ def command(files: tuple[str, ...]) -> None:
 
 
 def _injected(document: Json) -> Json:
-    """A workload that does not say no gets a container and a label; everything else stays."""
+    """A workload that does not say no gets a container and a label; everything else stays, what is no workload at all included."""
     if not isinstance(document, dict) or document.get("kind") not in WORKLOADS:
         return document
-    pod = document if document["kind"] == "Pod" else (document.get("spec") or {}).get("template") or {}
-    metadata, containers = pod.setdefault("metadata", {}), pod.get("spec", {}).get("containers", [])
-    labels = metadata.get("labels") or {}
-    refused = "false" in (labels.get(INJECT), (metadata.get("annotations") or {}).get(INJECT))
-    if not refused and containers and PROXY_CONTAINER not in [c.get("name") for c in containers]:
+    pod = document if document["kind"] == "Pod" else _mapping(_mapping(document, "spec"), "template")
+    metadata, containers = _mapping(pod, "metadata"), _mapping(pod, "spec").get("containers")
+    labels = _mapping(metadata, "labels")
+    refused = "false" in (labels.get(INJECT), _mapping(metadata, "annotations").get(INJECT))
+    if not isinstance(containers, list) or refused:
+        return document
+    names = [c.get("name") for c in containers if isinstance(c, dict)]
+    if names and PROXY_CONTAINER not in names:
         containers.append({"name": PROXY_CONTAINER, "image": PROXY_IMAGE})
-        metadata["labels"] = {**labels, TLS_MODE_LABEL: "istio"}
+        pod["metadata"] = {**metadata, "labels": {**labels, TLS_MODE_LABEL: "istio"}}
     return document
+
+
+def _mapping(value: dict[str, Json], key: str) -> dict[str, Json]:
+    """A member that should be a mapping; empty where it is none."""
+    found = value.get(key)
+    return found if isinstance(found, dict) else {}

@@ -65,12 +65,12 @@ def _chosen(selector: Mapping[str, str]) -> str:
 def _containers(containers: Iterable[Container], indent: str, *, state: bool) -> Iterator[Line]:
     yield f"{indent}Containers:", None
     for container in containers:
-        yield f"{indent} {container.name}:", None
-        yield f"{indent}  Image:", container.image
-        yield f"{indent}  Ports:", ", ".join(f"{p.container_port}/{p.protocol or 'TCP'}" for p in container.ports) or NONE
+        yield f"{indent or ' '} {container.name}:", None
+        yield "    Image:", container.image
+        yield "    Ports:", ", ".join(f"{p.container_port}/{p.protocol or 'TCP'}" for p in container.ports) or NONE
         if state:
-            yield f"{indent}  State:", "Running"
-            yield f"{indent}  Ready:", "True"
+            yield "    State:", "Running"
+            yield "    Ready:", "True"
 
 
 def _pod(pod: Resource[Json], mesh: Sequence[Resource[Json]]) -> Iterator[Line]:

@@ -89,7 +89,7 @@ DESCRIBED = [
         ("pod", "sleep"),
         r"Name: +sleep-\w+-\w+\nNamespace: +default\nService Account: +sleep\nNode: +<none>\n"
         r"Labels: +app=sleep\n +security.istio.io/tlsMode=istio\n"
-        r"(.*\n)*IP: +10.244.1.10\nContainers:\n sleep:\n +Image: +curlimages/curl\n(.*\n)* istio-proxy:\n(.*\n)*Events: +<none>\n",
+        r"(.*\n)*IP: +10.244.1.10\nContainers:\n  sleep:\n    Image: +curlimages/curl\n(.*\n)*  istio-proxy:\n(.*\n)*Events: +<none>\n",
     ),
     (
         ("svc", "istio-egressgateway", "-n", "istio-system"),
