@@ -82,7 +82,7 @@ def apply(cluster: Cluster, mesh: MeshConfig, pool: ConnectionPoolSettings | Non
     if budget is not None:
         percent = budget.percent
         value = percent if isinstance(percent, (int, float)) else percent.value if percent else 20.0
-        limits.retry_budget = RetryBudget(Percent(float(value)), budget.min_retry_concurrency or 3, span(budget.budget_interval))
+        limits.retry_budget = RetryBudget(Percent(value or 0), budget.min_retry_concurrency or 3, span(budget.budget_interval))
     _keep_alive(cluster, mesh, pool)
     if pool is None:
         return

@@ -302,7 +302,7 @@ class _Builder:
         ports = [Port(p.number, p.name, Protocol.parse(p.protocol), p.target_port or None) for p in spec.ports]
         resolution = RESOLUTIONS[spec.resolution]
         addresses = [_single(a) for a in spec.addresses if ":" not in a] or [UNSPECIFIED]
-        for host in spec.hosts:
+        for host in dict.fromkeys(spec.hosts):
             for address in addresses:
                 service = Service(
                     host,

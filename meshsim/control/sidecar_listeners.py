@@ -56,6 +56,7 @@ class _Http:
     service_port: Port | None = None
     source: str = ""
     on_demand: str = ""  # the wildcard host, if the service that claimed it first resolves what requests ask for
+    sniffed: bool = False  # taken only by connections whose first bytes are HTTP
 
 
 @dataclass
@@ -79,6 +80,12 @@ class _Entry:
             if chain.key not in self.taken:
                 self.taken.add(chain.key)
                 self.chains.append(chain)
+
+
+def _address(listener: EgressListener) -> tuple[str, bool]:
+    """The address a Sidecar's listener asks for, if it does, and whether the proxy opens the port itself."""
+    bind_to_port = listener.capture_mode == "NONE" or listener.bind.startswith("unix://")
+    return listener.bind or ("127.0.0.1" if bind_to_port else ""), bind_to_port
 
 
 class SidecarListeners:
@@ -107,12 +114,10 @@ class SidecarListeners:
     def _declared(self, listener: EgressListener) -> None:
         """A Sidecar's own egress listener: its port and protocol hold for every service it imports, and nobody adds to it later."""
         assert listener.port is not None
-        unix = listener.bind.startswith("unix://")
-        bind_to_port = unix or listener.capture_mode == "NONE"
         port = Port(listener.port.number, listener.port.name, Protocol.parse(listener.port.protocol))
-        bind = listener.bind
-        if not bind and bind_to_port:
-            bind = "127.0.0.1"
+        bind, bind_to_port = _address(listener)
+        if self._barred(bind, bind_to_port, port):
+            return
         made: list[_Entry] = []
         for service in listener.services:
             for service_port in service.ports:
@@ -124,14 +129,24 @@ class SidecarListeners:
             entry.locked = True
 
     def _catch_all(self, listener: EgressListener) -> None:
+        given, bind_to_port = _address(listener)
         for service in listener.services:
             if service.external_name:
                 continue
             for port in service.ports:
-                if port.protocol is Protocol.UDP or port.number in OWN_PORTS:
+                if port.protocol is Protocol.UDP or self._barred(given, bind_to_port, port):
                     continue
-                for bind in self._binds(service, port):
-                    self._claim(listener, service, port, bind)
+                for bind in [given] if given else self._binds(service, port):
+                    entry = self._claim(listener, service, port, bind)
+                    if entry is not None and not entry.locked:
+                        entry.bind_to_port = bind_to_port
+
+    def _barred(self, bind: str, bind_to_port: bool, port: Port) -> bool:
+        """Whether the proxy's own listeners have the place, or it may not open the port."""
+        if bind_to_port and port.number < PRIVILEGED and self._view.proxy.unprivileged:
+            return True
+        shared = bind == UNSPECIFIED if bind else port.protocol.is_http
+        return shared and port.number in OWN_PORTS
 
     def _binds(self, service: Service, port: Port) -> list[str]:
         """Usually one claim at the default place; a headless service's byte ports claim each endpoint's address."""
@@ -201,12 +216,15 @@ class SidecarListeners:
         """Route names: the port, the Unix path, or `<host>:<port>` at a service's own address where the protocol is found out."""
         source = service.resource.at()
         on_demand = service.hostname if service.resolution == DYNAMIC_DNS else ""
+        auto = port.protocol is Protocol.AUTO
         if bind.startswith("unix://"):
-            return _Http(bind.removeprefix("unix://"), 0, listener, source=source, on_demand=on_demand)
-        if port.protocol is Protocol.AUTO and bind != UNSPECIFIED:
-            return _Http(f"{service.hostname}:{port.number}", port.number, listener, service, port, source)
-        number = 0 if port.protocol is Protocol.HTTP_PROXY else port.number
-        return _Http(str(port.number), number, listener, source=source, on_demand=on_demand)
+            return _Http(bind.removeprefix("unix://"), 0, listener, source=source, on_demand=on_demand, sniffed=auto)
+        if auto and bind != UNSPECIFIED:
+            return _Http(f"{service.hostname}:{port.number}", port.number, listener, service, port, source, sniffed=True)
+        proxying = port.protocol is Protocol.HTTP_PROXY
+        sniffed = bind == UNSPECIFIED and not proxying
+        number = 0 if proxying else port.number
+        return _Http(str(port.number), number, listener, source=source, on_demand=on_demand, sniffed=sniffed)
 
     # writing down
 
@@ -254,8 +272,7 @@ class SidecarListeners:
         stat_prefix = f"outbound_{http.route_name if http.port == 0 and '/' in http.route_name else f'{entry.bind}_{entry.port}'};"
         before = [self._resolving(forward_proxy_cache(http.on_demand))] if http.on_demand else []
         chain = FilterChain(filters=[self._manager(stat_prefix, http.route_name, before)])
-        declared = entry.kind == "HTTP" and entry.bind == UNSPECIFIED and not entry.bind_to_port
-        if entry.kind == "AUTO" or (declared and self._view.index.era.sniffs):
+        if http.sniffed and (entry.kind == "AUTO" or self._view.index.era.sniffs):
             chain.filter_chain_match = FilterChainMatch(transport_protocol="raw_buffer", application_protocols=SNIFFED)
         return chain
 
