@@ -80,14 +80,14 @@ class Http1Server(asyncio.Protocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         self._core.connections.discard(self)
-        self._closing = True
+        answered, self._closing = self._closing, True
         self._expiry.stop()
         for timer in (self._linger, self._head_limit):
             if timer is not None:
                 timer.cancel()
         if self._stream is not None:
             self._stream.client_gone()
-        elif self._parser.collecting:  # a request that never became one is logged all the same
+        elif self._parser.collecting and not answered:  # a request that never became one is logged all the same
             self._stream = Stream(self._core, self, self._exchange(Request("", "", "")))
             self._stream.client_gone()
 

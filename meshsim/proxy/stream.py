@@ -123,9 +123,9 @@ class Stream:
         self._complete = True
         self._do(self.exchange.local(BAD_REQUESTS[kind]))
 
-    def cut_off(self, details: str) -> None:
-        """End a request for its HTTP/2 headers; its codec has reset the stream."""
-        self.exchange.downstream_gone(reset=True, details=details)
+    def cut_off(self, details: str, *, broken: bool = False) -> None:
+        """End a request for its HTTP/2 headers; its codec has reset the stream, or ends the connection (broken)."""
+        self.exchange.refused(details, broken=broken)
         self._end()
 
     def answer(self, reply: Local) -> None:

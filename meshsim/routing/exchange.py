@@ -292,10 +292,15 @@ class Exchange:
             return Cut()
         return self.local(replies.STREAM_IDLE if request_complete else replies.REQUEST_IDLE)
 
-    def downstream_gone(self, *, reset: bool = False, details: str = "") -> None:
+    def refused(self, details: str, *, broken: bool = False) -> None:
+        """The request's HTTP/2 head ends its stream, or (broken) its connection."""
+        self.entry.flag("DPE" if broken else "DR")
+        self.entry.details = details
+
+    def downstream_gone(self, *, reset: bool = False) -> None:
         """The client went away before the end; reset: it gave up an HTTP/2 stream."""
         self.entry.flag("DR" if reset else "DC")
-        self.entry.details = details or ("http2.remote_reset" if reset else "downstream_remote_disconnect")
+        self.entry.details = "http2.remote_reset" if reset else "downstream_remote_disconnect"
         if not self._responded:
             self.entry.code = 0
 

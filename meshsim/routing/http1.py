@@ -84,6 +84,16 @@ def without_underscores(headers: Headers, action: str) -> Headers:
     return kept
 
 
+def check(request: Request, size: int, rules: Rules) -> None:
+    """Whether rules take the head of a request, of `size` bytes; drops headers where they say so. Raises Refused."""
+    if size > rules.max_headers:
+        raise Refused("too large")
+    if len(request.headers) > rules.max_count:
+        raise Refused("too many")
+    if rules.underscores != "ALLOW":
+        request.headers = without_underscores(request.headers, rules.underscores)
+
+
 class Refused(Exception):
     """The message is not one that Envoy takes; `kind` is a key of `replies.BAD_REQUESTS`."""
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from meshsim.routing import replies
-from meshsim.routing.http1 import Refused, Rules, without_underscores
+from meshsim.routing import http1, replies
+from meshsim.routing.http1 import Rules
 from meshsim.routing.message import Headers, Request, Response
 
 VERSION = "HTTP/2"
+UNKNOWN_FIELD = "http2.invalid.header.field"  # the details of a request whose connection ends for its fields
 CONTINUE: Headers = [(":status", "100")]
 SENSITIVE = frozenset(("authorization", "proxy-authorization", "cookie", "set-cookie"))
 """Headers that no table may keep, so that nobody can find them out by guessing (RFC 7541 7.1.3)."""
@@ -46,7 +47,12 @@ def request(fields: Headers, *, ends: bool) -> Request:
             headers.append(field)
     if cookies:
         headers.append(("cookie", "; ".join(cookies)))
-    method, path = pseudo.get(":method", ""), pseudo.get(":path", "")
+    method, path, upgrade = pseudo.get(":method", ""), pseudo.get(":path", ""), pseudo.get(":protocol", "")
+    if upgrade:  # extended CONNECT (RFC 8441) is to HTTP/2 what an upgrade is to HTTP/1.1
+        if method != "CONNECT":
+            raise Malformed(":protocol")
+        method = "GET"
+        headers += [("upgrade", upgrade), ("connection", "upgrade")]
     if not method or (method != "CONNECT" and not (path and pseudo.get(":scheme"))):
         raise Malformed("a request without its method, scheme or path")
     return Request(
@@ -57,37 +63,44 @@ def request(fields: Headers, *, ends: bool) -> Request:
         headers=headers,
         version=VERSION,
         ends=ends,
+        upgrade=upgrade.lower(),
     )
 
 
 def refused(request: Request, size: int, rules: Rules) -> str:
     """The details of a request whose stream is reset for what its head is; drops headers where `rules` want that. size: of the head."""
-    if size > rules.max_headers:
-        return replies.HEADERS_TOO_LARGE
-    if len(request.headers) > rules.max_count:
-        return replies.TOO_MANY_HEADERS
-    if rules.underscores != "ALLOW":
-        try:
-            request.headers = without_underscores(request.headers, rules.underscores)
-        except Refused:
-            return replies.UNEXPECTED_UNDERSCORE
+    try:
+        http1.check(request, size, rules)
+    except http1.Refused as defect:
+        return replies.RESETS[defect.kind]
     return ""
 
 
 def of_request(request: Request) -> Headers:
-    """The fields of a request's HEADERS, in Envoy's order; CONNECT has neither path nor scheme (RFC 9113 8.5)."""
+    """The fields of a request's HEADERS, in Envoy's order; CONNECT has neither path nor scheme (RFC 9113 8.5), an upgrade has both."""
     pseudo = [(":authority", request.authority), (":path", request.path), (":method", request.method), (":scheme", request.scheme)]
     if request.method == "CONNECT":
         pseudo = [(":authority", request.authority), (":method", request.method)]
+    elif request.upgrade:
+        pseudo[2:3] = [(":method", "CONNECT")]
+        pseudo.append((":protocol", protocol(request)))
     return pseudo + sendable(request.headers)
 
 
-def response(fields: Headers, *, ends: bool) -> Response:
-    """A response from the fields of its HEADERS. Raises Malformed."""
+def protocol(request: Request) -> str:
+    """What an upgrade asks for, as the client spelled it; "" for any other request."""
+    return (request.first("upgrade") or request.upgrade) if request.upgrade else ""
+
+
+def response(fields: Headers, *, ends: bool, upgrade: str = "") -> Response:
+    """A response from the fields of its HEADERS; upgrade: what it grants, if it does. Raises Malformed."""
     name, status = fields[0] if fields else ("", "")
     if name != ":status" or len(status) != 3 or not status.isdecimal():
         raise Malformed("a response without its status")
-    return Response(int(status), trailers(fields[1:]), ends, VERSION)
+    headers = trailers(fields[1:])
+    if upgrade and status == "200":
+        return Response(101, [*headers, ("upgrade", upgrade), ("connection", "upgrade")], ends, VERSION)
+    return Response(int(status), headers, ends, VERSION)
 
 
 def trailers(fields: Headers) -> Headers:
@@ -115,13 +128,14 @@ def body_size(response: Response) -> int | None:
 
 def sound(response: Response) -> bool:
     """Whether an HTTP/2 client takes the response's head: one that cannot have a body must not announce any (Envoy resets the stream)."""
-    empty = response.status == 204 or response.status < 200
+    empty = response.status == 204 or (response.status < 200 and response.status != 101)
     return not empty or response.version != VERSION or response.first("content-length") in (None, "0")
 
 
 def of_response(response: Response) -> Headers:
-    """The fields of a response's HEADERS."""
-    return [(":status", str(response.status)), *sendable(response.headers)]
+    """The fields of a response's HEADERS; an upgrade is granted with 200 (RFC 8441 5)."""
+    status = 200 if response.status == 101 and not response.ends else response.status
+    return [(":status", str(status)), *sendable(response.headers)]
 
 
 def sendable(headers: Headers) -> Headers:

@@ -35,6 +35,8 @@ class Manager:
         self._inline = RouteTable(config.route_config) if config.route_config is not None else None
         self.limits = Limits.of(config)
         self.rules = Rules.of(config)
+        self.allows_connect = config.http2_protocol_options is not None and config.http2_protocol_options.allow_connect
+        """Whether HTTP/2 clients may ask for upgrades (RFC 8441)."""
 
     def table(self) -> RouteTable | None:
         """The routes as they are now."""

@@ -57,9 +57,10 @@ BAD_REQUESTS: dict[str, Local] = {
     )
 }
 
-# The details of an HTTP/2 stream that is reset instead.
-HEADERS_TOO_LARGE, TOO_MANY_HEADERS = "http2.header_list_size_too_large", "http2.too_many_headers"
-UNEXPECTED_UNDERSCORE = "http2.unexpected_underscore"
+RESETS = {
+    "too large": "http2.header_list_size_too_large", "too many": "http2.too_many_headers", "underscore": "http2.unexpected_underscore",
+}  # fmt: skip
+"""The details of an HTTP/2 stream that is reset instead."""
 
 _FLAGS = {
     Reset.CONNECT: "UF", Reset.TIMEOUT: "UF", Reset.TERMINATION: "UC", Reset.REMOTE: "UR", Reset.REFUSED: "UR", Reset.PROTOCOL: "UPE",

@@ -19,14 +19,14 @@ from typing import Any as Json
 from meshsim import xds
 from meshsim.resources.interception import Interception
 from meshsim.resources.network_policy import Wall
-from meshsim.routing import exchange, inspection, tcp, tls_words
+from meshsim.routing import exchange, http1, http2_fields, inspection, tcp, tls_words
 from meshsim.routing.clusters import Cluster
 from meshsim.routing.entry import Entry
 from meshsim.routing.exchange import Exchange
 from meshsim.routing.facts import H2C, HTTP11, RAW, TLS, Downstream, Endpoint, Peer
 from meshsim.routing.manager import Manager
 from meshsim.routing.message import Request
-from meshsim.routing.replies import BAD_REQUESTS
+from meshsim.routing.replies import BAD_REQUESTS, RESETS
 from meshsim.routing.retries import Reset
 from meshsim.routing.runtime import Chain, ListenerRules, Runtime
 from meshsim.simulate import contexts, conversation, describe
@@ -43,9 +43,9 @@ CLIENT_PATIENCE = 15.0  # seconds a client waits for an answer
 FIRST_BYTE, NEXT_BYTE = 4.0, 2.0  # seconds a client of raw bytes waits
 VIRTUAL_OUTBOUND, VIRTUAL_INBOUND = "virtualOutbound", "virtualInbound"
 _DEEP = 200_000  # Python frames: a loop between two proxies ends only when its headers grow too large
-_LARGEST_HEAD = 60 * 1024  # bytes of request headers a proxy takes
 _EPHEMERAL = 40000
 _TAKES_ALL = Interception()
+_AROUND = 4  # bytes of a header line beside its name and value
 
 
 @dataclass(eq=False)
@@ -427,18 +427,28 @@ class Simulation:
             return self._refused(node, rules, manager, chain, downstream, walk, Got(handshake=not_tls()))
         request = conversation.copied(talk.request)
         request.version = "HTTP/2" if talk.http2 else "HTTP/1.1"
-        too_large = sum(len(n) + len(v) for n, v in request.headers) > _LARGEST_HEAD
         this = Exchange(manager, downstream, request, self.now)
         hop = describe.hop(node.proxy, this.entry, rules, chain, reasons=why)
         walk.trace.hops.append(hop)
-        if too_large:
-            this.downstream_gone(reset=True, details="http2.header_list_size_too_large")
-            this.finish(self.now, 0, 0)
-            return Got(error="stream reset")
-        got = self._drive(node, this, talk, walk, hop)
+        got = self._unfit(this, manager, talk) or self._drive(node, this, talk, walk, hop)
         describe.routed(hop, this)
         this.finish(self.now, len(talk.body), len(got.body))
         return got
+
+    def _unfit(self, this: Exchange, manager: Manager, talk: Http) -> Got | None:
+        """What a request gets whose head the manager's codec does not take."""
+        if talk.http2 and this.request.upgrade and not manager.allows_connect:
+            this.refused(http2_fields.UNKNOWN_FIELD, broken=True)
+            return Got(error="eof")
+        try:
+            http1.check(this.request, sum(len(n) + len(v) + _AROUND for n, v in this.request.headers), manager.rules)
+        except http1.Refused as defect:
+            if talk.http2:
+                this.refused(RESETS[defect.kind])
+                return Got(error="stream reset")
+            reply = this.local(BAD_REQUESTS[defect.kind])
+            return Got(response=reply.response, body=reply.body)
+        return None
 
     def _drive(self, node: _Node, this: Exchange, talk: Http, walk: _Walk, hop: Hop) -> Got:
         step = this.begin()

@@ -248,3 +248,33 @@ async def test_the_end_of_one_response_is_not_told_to_the_next_stream(answer: by
     assert second.told == []
     transport.close()
     theirs.close()
+
+
+async def test_a_websocket_passes_two_proxies_with_http2_between() -> None:
+    """As extended CONNECT (RFC 8441), to a second proxy that takes it."""
+
+    async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert b"\r\nupgrade: WebSocket\r\nconnection: upgrade\r\n" in head
+        writer.write(b"HTTP/1.1 101 Switching Protocols\r\nconnection: Upgrade\r\nupgrade: websocket\r\n\r\n")
+        writer.write(b"<" + await reader.readexactly(4) + b">")
+        await reader.read()
+
+    upgrades: dict[str, Json] = {"upgrade_configs": [{"upgrade_type": "websocket"}]}
+    async with Bench(http(**upgrades, http2_protocol_options={"allow_connect": True})) as inner:
+        await inner.host(talk)
+        front = http(clusters=[cluster(http2=True, host=PROXY)], **upgrades)
+        front["listeners"][0]["address"]["socket_address"]["port_value"] = 9090
+        outer = Proxy(msgspec.convert(front, xds.ProxyConfig), inner.network.pod("10.0.0.3"))
+        await outer.start()
+        try:
+            connection = await inner.network.connect("10.0.0.4", Address("10.0.0.1", 9090))
+            reader, writer = await asyncio.open_connection(sock=connection.sock)
+            writer.write(b"GET / HTTP/1.1\r\nhost: h\r\nconnection: Upgrade\r\nupgrade: WebSocket\r\n\r\nping")
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert head.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+            assert b"\r\nupgrade: WebSocket\r\nconnection: upgrade\r\n" in head
+            assert await reader.readexactly(6) == b"<ping>"
+            writer.close()
+        finally:
+            await outer.close()

@@ -13,6 +13,8 @@ from meshsim.routing import http2_fields
 from meshsim.routing.message import Headers, Request, Response
 from meshsim.routing.retries import Reset
 
+_RESETS: dict[int, Reset] = {Code.REFUSED_STREAM: Reset.REFUSED, Code.PROTOCOL_ERROR: Reset.PROTOCOL}
+
 
 class Http2Client(Http2Connection):
     """An upstream connection. local: its address on our side. `lost` is called when it is gone. most: requests it may carry, 0 for any."""
@@ -59,6 +61,7 @@ class Http2Client(Http2Connection):
         self._next += 2
         self._streams[half.id] = half
         half.headless = request.method == "HEAD"
+        half.upgrade = http2_fields.protocol(request)
         if not self.send_headers(half, http2_fields.of_request(request), end=request.ends):
             self._loop.call_soon(half.fail, Reset.TERMINATION)
 
@@ -107,8 +110,8 @@ class Http2Client(Http2Connection):
         if half.answered:
             self._trailers(half, fields, ends)
             return
-        response = http2_fields.response(fields, ends=ends)
-        if response.status >= 200:
+        response = http2_fields.response(fields, ends=ends, upgrade=half.upgrade)
+        if response.status >= 200 or (half.upgrade and response.status == 101):
             half.answer(response)
         elif ends:  # an interim answer is not the last word (RFC 9113 8.1)
             raise Broken(Code.PROTOCOL_ERROR)
@@ -127,7 +130,7 @@ class Http2Client(Http2Connection):
 
     def _on_reset(self, half: Half, code: int) -> None:
         assert isinstance(half, _Outgoing)
-        half.fail(Reset.REFUSED if code == Code.REFUSED_STREAM else Reset.REMOTE)
+        half.fail(_RESETS.get(code, Reset.REMOTE))
 
     def _on_goaway(self, last: int) -> None:
         self._going = True
@@ -139,9 +142,10 @@ class Http2Client(Http2Connection):
 
 
 class _Outgoing(Half):
-    """The `Upstream` of a request that goes out. headless: its answer has no body, whatever it says of one."""
+    """The `Upstream` of a request that goes out. headless: its answer has no body, whatever it says of one. upgrade: what it asks for."""
 
     answered = headless = False
+    upgrade = ""
 
     def __init__(self, client: Http2Client, stream: Asker):
         super().__init__(client, 0)

@@ -122,10 +122,10 @@ class Half:
 
 
 class Http2Connection(asyncio.Protocol):
-    """A connection's frames in and out; `client`: whether it is this end that opens streams."""
+    """A connection's frames in and out. client: whether this end opens the streams. connects: whether it takes upgrades (RFC 8441)."""
 
-    def __init__(self, *, client: bool):
-        self._client = client
+    def __init__(self, *, client: bool, connects: bool = False):
+        self._client, self._connects = client, connects
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._encoder, self._decoder = Encoder(), Decoder(MAX_HEADERS)
@@ -164,6 +164,8 @@ class Http2Connection(asyncio.Protocol):
         if self._client:
             self._out.append(PREFACE)
             ours = {Setting.ENABLE_PUSH: 0, **ours}
+        if self._connects:
+            ours = {Setting.ENABLE_CONNECT_PROTOCOL: 1, **ours}
         self._out += (frames.settings(ours), frames.window_update(0, CONNECTION_WINDOW - frames.FIRST_WINDOW))
         self._schedule()
 

@@ -25,7 +25,7 @@ class Http2Server(Http2Connection):
     """A downstream connection."""
 
     def __init__(self, core: Core, manager: Manager, downstream: Downstream, lifetime: Lifetime | None = None):
-        super().__init__(client=False)
+        super().__init__(client=False, connects=manager.allows_connect)
         self.core, self.manager, self._downstream = core, manager, downstream
         self._lifetime = lifetime or Lifetime(manager.limits, core.loop.time())
         self._asked = False
@@ -137,6 +137,9 @@ class Http2Server(Http2Connection):
             self._expiry.retire()
         size = sum(len(name) + len(value) + 32 for name, value in fields)  # as RFC 7541 4.1 counts
         refused = http2_fields.refused(request, size, self.manager.rules)
+        if request.upgrade and not self.manager.allows_connect:
+            half.stream.cut_off(http2_fields.UNKNOWN_FIELD, broken=True)
+            raise Broken(Code.PROTOCOL_ERROR)
         if refused:
             half.cut()
             half.stream.cut_off(refused)
