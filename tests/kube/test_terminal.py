@@ -18,6 +18,7 @@ import pytest
 from tests.kube.cluster import Cluster
 
 PROMPT = "> "
+JOB = "sh -c 'echo begun; exec sleep 1000'\n"  # says so itself, when it has the terminal and keys reach it
 PATIENCE = 20.0  # seconds for something to be printed
 
 
@@ -85,13 +86,13 @@ def test_size_and_name_of_the_terminal(shell: Console) -> None:
 
 
 def test_keys_and_jobs(shell: Console) -> None:
-    shell.type("echo begun; sleep 1000\n")
+    shell.type(JOB)
     shell.until("begun\r\n")
     shell.type("\x03")
     shell.until(PROMPT)
     shell.type("echo after=$?\n")
     shell.until("after=130\r\n")
-    shell.type("echo begun; sleep 1000\n")
+    shell.type(JOB)
     shell.until("begun\r\n")
     shell.type("\x1a")
     shell.until("Stopped")
