@@ -32,6 +32,7 @@ from meshsim.resources.interception import Interception, interception
 from meshsim.resources.issued_secret import IssuedSecretSpec
 from meshsim.resources.mesh_config import MeshConfig
 from meshsim.resources.network_policy import Walls, walls
+from meshsim.resources.unmodelled import passed_over
 from meshsim.resources.validation import accepted
 from meshsim.simulate import Call, Secrets, Simulation, Trace
 from meshsim.simulate import World as SimulatedWorld
@@ -68,14 +69,16 @@ def load(*paths: str | Path, stdin: str | None = None, istio_version: str = "") 
     istio_version: behave as that Istio (era.py); without it as MeshConfig's annotation says, else as today's.
     Raises ConfigError with every mistake at once, those for which Istio would refuse a resource included, in its words.
     """
-    documents, notes = surrounded(accepted(load_documents(*paths, stdin=stdin)), istio_version)
-    return Mesh(documents, notes)
+    given = accepted(load_documents(*paths, stdin=stdin))
+    unheeded = passed_over(given.resources)
+    documents, notes = surrounded(given, istio_version)
+    return Mesh(documents, [*unheeded, *notes])
 
 
 class Mesh:
     """Resources and everything that follows from them. A mesh does not change; `changed` makes another one.
 
-    notes: what was added to the files because they lacked it (surroundings.py).
+    notes: what was added to the files because they lacked it (surroundings.py), and what they say without effect (unmodelled.py).
     """
 
     def __init__(self, documents: Documents, notes: Iterable[str] = ()):

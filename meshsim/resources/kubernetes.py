@@ -33,6 +33,7 @@ class ServiceSpec(OpenMessage):
     external_name: str = ""
     external_ips: list[str] = msgspec.field(default_factory=list, name="externalIPs")
     session_affinity: str = ""
+    internal_traffic_policy: str = ""
     publish_not_ready_addresses: bool = False
     traffic_distribution: str = ""
 

@@ -1,0 +1,71 @@
+"""Settings that are read and that nothing here acts on: each is named when it is given, so that silence means it was heeded.
+
+Not listed is what has no part in where traffic goes (metrics, tracing, health checks of workloads) and what a compile refuses aloud.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any as Json
+
+from meshsim.resources.resource import Resource
+
+Path = tuple[str | int, ...]
+
+_LOAD_BALANCER = "trafficPolicy.loadBalancer.backendUtilization"
+_SETTINGS: dict[str, tuple[str, ...]] = {
+    "DestinationRule": (
+        _LOAD_BALANCER,
+        "trafficPolicy.portLevelSettings[].loadBalancer.backendUtilization",
+        f"subsets[].{_LOAD_BALANCER}",
+        "subsets[].trafficPolicy.portLevelSettings[].loadBalancer.backendUtilization",
+    ),
+    "MeshConfig": (
+        "discoverySelectors",
+        "enableEnvoyAccessLogService",
+        "inboundClusterStatName",
+        "outboundClusterStatName",
+        "serviceEntryVisibility",
+        "serviceSettings",
+        "verifyCertificateAtClient",
+    ),
+    "Service": ("internalTrafficPolicy", "sessionAffinity"),
+    "Sidecar": ("ingress[].tls",),
+}
+"""Kind -> paths in its spec; `[]` is every item of a list."""
+_SAYS_NOTHING = {"internalTrafficPolicy": "Cluster", "sessionAffinity": "None"}
+"""Defaults that people write out."""
+_CAPITAL = re.compile("[A-Z]")
+
+
+def passed_over(resources: Iterable[Resource[Json]]) -> list[str]:
+    """A sentence for each such setting, with its place."""
+    return [
+        f"not simulated, and without effect here: {resource.id} {_dotted(path)} ({resource.at(*path)})"
+        for resource in resources
+        for setting in _SETTINGS.get(resource.kind, ())
+        for path in _places(resource.spec, setting.split("."))
+    ]
+
+
+def _places(value: Json, steps: list[str]) -> Iterator[Path]:
+    """Where the setting is given under a value."""
+    if not steps:
+        yield ()
+        return
+    name = steps[0].removesuffix("[]")
+    inner = getattr(value, _CAPITAL.sub(lambda found: "_" + found[0].lower(), name), None)
+    if inner in (None, False, "", [], _SAYS_NOTHING.get(name)):
+        return
+    if steps[0] == name:
+        for rest in _places(inner, steps[1:]):
+            yield (name, *rest)
+        return
+    for number, item in enumerate(inner):
+        for rest in _places(item, steps[1:]):
+            yield (name, number, *rest)
+
+
+def _dotted(path: Path) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
