@@ -1,4 +1,4 @@
-"""Every row of rows.py, byte for byte as a real Envoy did it (envoy_bytes.json); where there is an Envoy, as it does it now."""
+"""Every row of rows.py, byte for byte as a real Envoy did it (envoy_bytes.json); where there is an Envoy, a few as it does them now."""
 
 from __future__ import annotations
 
@@ -36,9 +36,8 @@ async def test_as_recorded(kind: str) -> None:
     assert not equal, f"equal now, remove from KNOWN: {equal}"
 
 
-@pytest.mark.slow
 @pytest.mark.envoy
 @pytest.mark.skipif(bool(MISSING), reason=MISSING or "there is one")
-@pytest.mark.parametrize("row", ROWS, ids=lambda row: row.name)
+@pytest.mark.parametrize("row", ROWS[::50], ids=lambda row: row.name)  # all of them: python -m tests.proxy.beside_envoy
 async def test_envoy_does_as_recorded(row: Row) -> None:
     assert not differences(EXPECTED[row.name], (await on_envoy(row))[0])
