@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Iterable, Sequence
+from functools import lru_cache
 from urllib.parse import quote
 
 from meshsim.routing.facts import Downstream, Endpoint, address
@@ -125,7 +126,7 @@ def _client_certificate(headers: Headers, downstream: Downstream, manager: HttpC
     parts = [f"By={uri}" for uri in downstream.local_uris[:1]] + [f"Hash={peer.sha256}"]
     if details is not None:
         if details.cert and peer.pem:
-            parts.append(f'Cert="{quote(peer.pem, safe="")}"')
+            parts.append(f'Cert="{_quoted(peer.pem)}"')
         if details.subject:
             parts.append(f'Subject="{peer.subject}"')
         if details.uri:
@@ -137,6 +138,12 @@ def _client_certificate(headers: Headers, downstream: Downstream, manager: HttpC
     if mode == "APPEND_FORWARD" and before:
         value = f"{before},{value}"
     return replaced(headers, XFCC, value)
+
+
+@lru_cache(maxsize=256)
+def _quoted(pem: str) -> str:
+    """Cached: every request of a connection comes with the same certificate."""
+    return quote(pem, safe="")
 
 
 def changed(headers: Headers, levels: Iterable[tuple[Sequence[str], Sequence[HeaderValueOption]]], substitute: Substitute) -> Headers:
