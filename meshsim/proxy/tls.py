@@ -323,7 +323,10 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         try:
             while piece := self._tls.read(_READ):
                 pieces.append(piece)
-            ended = True
+                if not self._incoming.pending and not self._tls.pending():  # asking would raise, at a third of a read's cost
+                    break
+            else:
+                ended = True
         except ssl.SSLWantReadError:
             pass
         except ssl.SSLZeroReturnError:
