@@ -27,11 +27,12 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_]")
 class Meter:
     """Counting under one prefix; each name is joined to it once."""
 
-    __slots__ = ("_counters", "_names", "_prefix")
+    __slots__ = ("_codes", "_counters", "_names", "_prefix")
 
     def __init__(self, counters: dict[str, int], prefix: str):
         self._counters, self._prefix = counters, prefix
         self._names: dict[str, str] = {}
+        self._codes: dict[tuple[str, int], tuple[str, ...]] = {}
 
     def inc(self, name: str, by: int = 1) -> None:
         """Count."""
@@ -43,16 +44,14 @@ class Meter:
 
     def response(self, side: str, code: int) -> None:
         """Count a response by its class; side: "downstream" or "upstream", of which the latter counts codes too."""
-        names = _CODES.get((side, code))
+        names = self._codes.get((side, code))
         if names is None:
-            completed, by_class = f"{side}_rq_completed", f"{side}_rq_{code // 100}xx"
-            names = (completed, by_class) if side == "downstream" else (completed, by_class, f"{side}_rq_{code}")
-            _CODES[side, code] = names
+            begin = f"{self._prefix}{side}_rq_"
+            names = (f"{begin}completed", f"{begin}{code // 100}xx")
+            names = self._codes[side, code] = names if side == "downstream" else (*names, f"{begin}{code}")
+        counters = self._counters
         for name in names:
-            self.inc(name)
-
-
-_CODES: dict[tuple[str, int], tuple[str, ...]] = {}
+            counters[name] = counters.get(name, 0) + 1
 
 
 class Stats:

@@ -82,17 +82,10 @@ def without(headers: Headers, *names: str) -> Headers:
 
 def replaced(headers: Headers, name: str, value: str) -> Headers:
     """The headers with one of this name and value: in the place of the first, else at the end."""
-    out: Headers = []
-    done = False
-    for pair in headers:
-        if pair[0] != name:
-            out.append(pair)
-        elif not done:
-            out.append((name, value))
-            done = True
-    if not done:
-        out.append((name, value))
-    return out
+    for at, pair in enumerate(headers):
+        if pair[0] == name:
+            return [*headers[:at], (name, value), *without(headers[at + 1 :], name)]
+    return [*headers, (name, value)]
 
 
 def tokens(values: Iterable[str]) -> list[str]:
