@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 
-_JOINED = 16 * 1024  # bytes; copying more than this into one piece costs more than a second write
+_JOINED = 16 * 1024  # bytes; copying more than this into one piece costs more than handing over several
 
 
 class Gathered:
@@ -42,6 +42,5 @@ class Gathered:
         if self._size <= _JOINED or len(pieces) == 1:
             self._transport.write(b"".join(pieces))
         else:
-            for piece in pieces:
-                self._transport.write(piece)
+            self._transport.writelines(pieces)
         self._size = 0
