@@ -36,7 +36,7 @@ async def main(folder: Path, settings: Settings) -> None:
     if settings.codec == "h11":
         from meshsim.proxy import with_h11
 
-        parsers.fastest = lambda: with_h11
+        parsers.chosen = lambda: with_h11
     lifeline = Lifeline()
     network = FlatNetwork()
     output = Output()

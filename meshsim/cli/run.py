@@ -11,6 +11,7 @@ from meshsim.cli.sources import file_option, istio_version_option, load_mesh, ne
 from meshsim.mesh import Mesh
 from meshsim.network.choice import enter
 from meshsim.pod import NO_SUCH_PROGRAM
+from meshsim.proxy.parsers import CODEC, CODECS
 
 
 @click.command("run", context_settings={"ignore_unknown_options": True})
@@ -20,14 +21,24 @@ from meshsim.pod import NO_SUCH_PROGRAM
 @click.option("--from", "sender", default="sleep", metavar="[NS/]POD", help="the pod to run it in; default: sleep")
 @network_option
 @istio_version_option
+@click.option("--codec", type=click.Choice(CODECS), help="what reads HTTP/1 in the proxies; default: httptools where it is installed")
 @click.option("--logs", is_flag=True, help="print what each proxy logged, afterwards")
 def command(
-    scenario: str | None, words: tuple[str, ...], files: tuple[str, ...], sender: str, network: str, istio_version: str, logs: bool
+    scenario: str | None,
+    words: tuple[str, ...],
+    files: tuple[str, ...],
+    sender: str,
+    network: str,
+    istio_version: str,
+    codec: str | None,
+    logs: bool,
 ) -> int:
     """Start the mesh, run COMMAND as if it were in a pod, and end with its exit status.
 
     Without COMMAND your shell opens; exit ends the mesh. Nothing is left behind.
     """
+    if codec is not None:
+        os.environ[CODEC] = codec
     names = [scenario] if scenario else []
     mesh = load_mesh(names, files, istio_version)
     mesh.pod(sender)

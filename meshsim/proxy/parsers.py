@@ -1,15 +1,18 @@
 """HTTP/1 from bytes to events, for both ends of a hop.
 
 How this works: a parser collects a head, lets the gate (routing/http1.py) make it strict or refuse it, and has a reader take it apart:
-httptools, or h11 as the reference. From then on the head says how much body there is, and body bytes pass through as they came;
-only chunks are taken apart by the reader again. Nothing is buffered but an incomplete head, and that only up to a limit.
+httptools, or h11 as the reference (MESHSIM_CODEC=h11). From then on the head says how much body there is, and body bytes pass through
+as they came; only chunks are taken apart by the reader again. Nothing is buffered but an incomplete head, and that only up to a limit.
 """
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Protocol
 
+from meshsim.errors import MeshsimError
 from meshsim.proxy import with_h11
 from meshsim.routing import http1
 from meshsim.routing.http1 import CHUNKED, Refused, Rules
@@ -30,8 +33,18 @@ class Reader(Protocol):
     def Dechunker(self) -> Chunks: ...
 
 
-def fastest() -> Reader:
-    """The reader to use where nothing else is asked for."""
+CODEC = "MESHSIM_CODEC"
+CODECS = ("httptools", "h11")
+
+
+@cache
+def chosen() -> Reader:
+    """The reader that $MESHSIM_CODEC names, else the fastest there is. Raises MeshsimError for a name that is none of CODECS."""
+    name = os.environ.get(CODEC, "")
+    if name and name not in CODECS:
+        raise MeshsimError(f"{CODEC} is {name!r}; it can be {' or '.join(CODECS)}")
+    if name == "h11":
+        return with_h11
     try:
         from meshsim.proxy import with_httptools
     except ImportError:
@@ -98,7 +111,7 @@ class _Parser:
 
     def __init__(self, max_head: int, max_count: int, reader: Reader | None):
         self._max_head, self._max_count = max_head, max_count
-        self._reader = reader or fastest()
+        self._reader = reader or chosen()
         self._state = _HEAD
         self._head = bytearray()
         self._left = 0

@@ -8,8 +8,21 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from meshsim.errors import MeshsimError
 from meshsim.proxy import with_h11, with_httptools
-from meshsim.proxy.parsers import BadMessage, Body, Continue, End, RequestHead, RequestParser, ResponseHead, ResponseParser, Tunnel
+from meshsim.proxy.parsers import (
+    CODEC,
+    BadMessage,
+    Body,
+    Continue,
+    End,
+    RequestHead,
+    RequestParser,
+    ResponseHead,
+    ResponseParser,
+    Tunnel,
+    chosen,
+)
 from meshsim.routing.http1 import Rules
 from meshsim.routing.message import Headers, Request
 from meshsim.routing.replies import BAD_REQUESTS
@@ -183,3 +196,16 @@ def test_readers_agree_on_anything(data: bytes) -> None:
         parser = RequestParser(RULES, reader=reader)
         seen.append(merged(parser.feed(data + b"\r\n\r\n")))  # one reader judges a chunk's size when its line is complete
     assert seen[0] == seen[1]
+
+
+def test_the_reader_can_be_chosen(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {}
+    for name in ("h11", "httptools", "other"):
+        chosen.cache_clear()
+        monkeypatch.setenv(CODEC, name)
+        try:
+            found[name] = chosen()
+        except MeshsimError as e:
+            assert str(e) == "MESHSIM_CODEC is 'other'; it can be httptools or h11"
+    chosen.cache_clear()
+    assert found == {"h11": with_h11, "httptools": with_httptools}
