@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import cProfile
+import os
 import sys
 from pathlib import Path
 
@@ -33,10 +34,7 @@ class Settings(msgspec.Struct):
 
 
 async def main(folder: Path, settings: Settings) -> None:
-    if settings.codec == "h11":
-        from meshsim.proxy import with_h11
-
-        parsers.chosen = lambda: with_h11
+    os.environ[parsers.CODEC] = settings.codec
     lifeline = Lifeline()
     network = FlatNetwork()
     output = Output()
