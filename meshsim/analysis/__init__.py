@@ -34,6 +34,7 @@ CONFIGURATION: tuple[Analyzer, ...] = (
     settings.service_entry_addresses,
     settings.deprecated_fields,
     settings.telemetry_providers,
+    settings.default_telemetries,
 )
 CLUSTER: tuple[Analyzer, ...] = (
     references.destination_hosts,

@@ -183,5 +183,6 @@ def listed(values: list[str] | list[int]) -> str:
 
 
 def in_order(found: list[Finding]) -> list[Finding]:
-    """Most severe first, then by code, resource and text."""
-    return sorted(found, key=lambda f: (LEVELS.index(f.level), f.code, f.resource, f.message))
+    """Each once, most severe first, then by code, resource and text."""
+    once = {(f.code, f.resource, f.message): f for f in reversed(found)}
+    return sorted(once.values(), key=lambda f: (LEVELS.index(f.level), f.code, f.resource, f.message))

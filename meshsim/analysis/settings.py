@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from meshsim.analysis.catalogue import Documents
-from meshsim.analysis.findings import Finding, finding, full_name
+from meshsim.analysis.findings import Finding, finding, full_name, listed
 from meshsim.resources.destination_rule import ClientTlsSettings, DestinationRuleSpec
+from meshsim.resources.resource import Resource
+from meshsim.resources.telemetry import TelemetrySpec
 
 AUTO_ALLOCATION = ("ISTIO_META_DNS_AUTO_ALLOCATE", "PILOT_ENABLE_IP_AUTOALLOCATE")
 
@@ -67,6 +69,17 @@ def telemetry_providers(documents: Documents) -> Iterator[Finding]:
         for index, logging in enumerate(telemetry.spec.access_logging):
             if not logging.disabled and not logging.providers:
                 yield finding("IST0157", telemetry, telemetry.name, telemetry.namespace, at=("accessLogging", index))
+
+
+def default_telemetries(documents: Documents) -> Iterator[Finding]:
+    """Several Telemetries for every workload of a namespace, of which only one can count."""
+    by_namespace: dict[str, list[Resource[TelemetrySpec]]] = {}
+    for telemetry in documents.of("Telemetry"):
+        if telemetry.spec.selector is None:
+            by_namespace.setdefault(telemetry.namespace, []).append(telemetry)
+    for namespace, found in by_namespace.items():
+        for telemetry in found if len(found) > 1 else []:
+            yield finding("IST0160", telemetry, listed(sorted(t.name for t in found)), namespace)
 
 
 def port_names(documents: Documents) -> Iterator[Finding]:

@@ -301,7 +301,7 @@ class _Builder:
         spec = resource.spec
         ports = [Port(p.number, p.name, Protocol.parse(p.protocol), p.target_port or None) for p in spec.ports]
         resolution = RESOLUTIONS[spec.resolution]
-        addresses = [_single(a) for a in spec.addresses if ":" not in a] or [UNSPECIFIED]
+        addresses = list(dict.fromkeys(_single(a) for a in spec.addresses if ":" not in a)) or [UNSPECIFIED]
         for host in dict.fromkeys(spec.hosts):
             for address in addresses:
                 service = Service(

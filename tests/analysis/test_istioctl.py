@@ -25,3 +25,36 @@ def test_same_findings(case: Path) -> None:
     expected = Counter((f["code"], f["level"], f["resource"], f["message"]) for f in said)
     assert Counter((f.code, f.level, f.resource, f.message) for f in found) == expected
     assert all(f.location is not None for f in found)
+
+
+TWICE = """
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: a, namespace: default}
+spec:
+  hosts: [a.com]
+  http:
+  - route: [{destination: {host: a.com}}]
+  - match: [{uri: {prefix: /a}}, {uri: {prefix: /b}}]
+    route: [{destination: {host: a.com}}]
+"""
+TELEMETRY = """
+apiVersion: telemetry.istio.io/v1
+kind: Telemetry
+metadata: {name: %s, namespace: %s}
+spec: {accessLogging: [{providers: [{name: envoy}]}]}
+"""
+
+
+def test_one_finding_is_said_once() -> None:
+    found = analysis.analyze(resources.loads(TWICE).resources)
+    assert [(f.code, f.message) for f in found] == [("IST0130", "VirtualService rule #1 not used (route without matches defined before).")]
+
+
+def test_several_telemetries_for_a_whole_namespace() -> None:
+    documents = "---".join(TELEMETRY % pair for pair in (("b", "default"), ("a", "default"), ("c", "team-a")))
+    found = analysis.analyze(resources.loads(documents).resources)
+    said = 'The Telemetries [a b] in namespace "default" have no workload selector, which can lead to undefined behavior.'
+    assert [(f.code, f.resource, f.message) for f in found] == [
+        ("IST0160", "Telemetry default/a", said), ("IST0160", "Telemetry default/b", said)
+    ]  # fmt: skip

@@ -147,3 +147,24 @@ def test_any_host_is_resolved_by_one_cache() -> None:
     chain = next(c for c in virtual.filter_chains if c.name == "virtualOutbound-catchall-tcp-http")
     assert chain.filter_chain_match.transport_protocol == ""
     assert chain.filters[0].typed_config.route_config.name == "allow_any_dynamic_dns"
+
+
+def test_a_catch_all_listener_binds_where_it_is_told() -> None:
+    made = compiled(entry("a", HTTP, TLS), sidecar("default/*", bind="192.0.2.111"), proxy=CLIENT)
+    names = [listener.name for listener in made.listeners if listener.name.endswith(("_80", "_443"))]
+    assert sorted(names) == ["192.0.2.111_443", "192.0.2.111_80"]
+
+
+@pytest.mark.parametrize(("bind", "sniffs"), [("", True), ("0.0.0.0", True), ("192.0.2.111", False)])
+def test_http_is_sniffed_for_where_other_bytes_may_come(bind: str, sniffs: bool) -> None:
+    made = compiled(entry("a", HTTP), sidecar("default/*", **({"bind": bind} if bind else {})), proxy=CLIENT)
+    chain = next(listener for listener in made.listeners if listener.name == f"{bind or '0.0.0.0'}_80").filter_chains[0]
+    assert (chain.filter_chain_match is not None) is sniffs
+
+
+def test_hosts_and_addresses_listed_twice_count_once() -> None:
+    twice = document(
+        "ServiceEntry",
+        {"hosts": [HOST, HOST], "addresses": ["192.0.2.1", "192.0.2.1"], "ports": [TLS], "resolution": "DNS"},
+    )
+    assert addresses(compiled(twice, proxy=CLIENT)) == [HOST]
