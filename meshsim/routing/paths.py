@@ -18,6 +18,8 @@ from meshsim.xds.route import RedirectAction, Route, RouteMatch
 
 _ESCAPED = re.compile(r"%([0-9A-Fa-f]{2})")
 _ESCAPED_SLASH = re.compile(r"%2[Ff]|%5[Cc]")
+CANONICAL = re.compile(r"(?:/[A-Za-z0-9_~\-][A-Za-z0-9_~.\-]*)*/?(?:\?[^#]*)?")
+"""What most targets are, and what nothing here changes: no escapes, no dot segments, no empty ones."""
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
 
 _REDIRECT_CODES = {"MOVED_PERMANENTLY": 301, "FOUND": 302, "SEE_OTHER": 303, "TEMPORARY_REDIRECT": 307, "PERMANENT_REDIRECT": 308}
@@ -37,6 +39,8 @@ def normalizer(manager: HttpConnectionManager) -> Normalize:
     normalize, merge, escaped = manager.normalize_path is True, manager.merge_slashes, manager.path_with_escaped_slashes_action
 
     def change(target: str) -> str | None:
+        if CANONICAL.fullmatch(target):
+            return target
         path, mark, query = target.partition("#")[0].partition("?")  # Istio lets Envoy drop a fragment instead of refusing it
         if escaped not in ("KEEP_UNCHANGED", "IMPLEMENTATION_SPECIFIC_DEFAULT") and _ESCAPED_SLASH.search(path):
             if escaped == "REJECT_REQUEST":
