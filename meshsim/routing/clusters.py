@@ -38,7 +38,8 @@ _MAX_EJECTION_TIME = 300.0  # seconds
 class Host:
     """One place a cluster can send to; `name`: as logs name it.
 
-    active: requests or connections under way. ejected_until: clock time, 0 for never. way: how to talk to it, once that was asked.
+    active: requests or connections under way. ejected_until: clock time, 0 for never. way: how to talk to it, once that was asked;
+    way_to: the same for the authority asked for last, over HTTP/2 or not.
     """
 
     address: Endpoint
@@ -54,6 +55,7 @@ class Host:
     ejections: int = 0
     ejected_until: float = 0.0
     way: Transport | None = None
+    way_to: tuple[str, bool, Transport] | None = None
     name: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -153,7 +155,7 @@ class Cluster:
                 host.weight = endpoint.load_balancing_weight or 1
                 host.priority, host.locality, host.health = group.priority, number, endpoint.health_status
                 host.metadata = (endpoint.metadata.filter_metadata if endpoint.metadata else {}).get(_MATCH_KEY, {})
-                host.way = None
+                host.way = host.way_to = None
                 hosts.setdefault(key, host)
         self.hosts = list(hosts.values())
         self._balancers.clear()

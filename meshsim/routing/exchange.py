@@ -168,7 +168,7 @@ class Exchange:
         self._decorate()
         if request.upgrade and not self._upgrade_allowed(request.upgrade):
             return self.local(replies.NO_UPGRADE)
-        self._pending_filters = list(self.manager.filters)
+        self._pending_filters = list(self.manager.filters(self.selected))
         return self._filter()
 
     def resume(self) -> Step:

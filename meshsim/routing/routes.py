@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from meshsim import hosts
 from meshsim.routing import matchers
@@ -17,6 +18,9 @@ from meshsim.routing.message import Request
 from meshsim.routing.retries import RetryRules
 from meshsim.xds.message import RuntimeFractionalPercent, seconds
 from meshsim.xds.route import Route, RouteConfiguration, RouteMatch, VirtualHost, WeightedCluster
+
+if TYPE_CHECKING:
+    from meshsim.routing.manager import Filter, Manager
 
 _DENOMINATORS = {"HUNDRED": 100, "TEN_THOUSAND": 10_000, "MILLION": 1_000_000}
 
@@ -29,11 +33,12 @@ class CompiledRoute:
 
     retries: None where nothing is tried again. timeout: seconds, 0 for none. idle, longest: seconds that a stream may do nothing and may
     last, 0 for any; None where the connection manager decides. changes_requests, changes_responses: whether the
-    route, its virtual host or its table have header operations.
+    route, its virtual host or its table have header operations. filters: what its requests pass at a manager, the one that asked last.
     """
 
     __slots__ = (
-        "_path", "_rest", "changes_requests", "changes_responses", "fraction", "host", "idle", "longest", "retries", "route", "timeout",
+        "_path", "_rest", "changes_requests", "changes_responses", "filters", "fraction", "host", "idle", "longest", "retries", "route",
+        "timeout",
     )  # fmt: skip
 
     def __init__(self, route: Route, host: CompiledHost):
@@ -48,6 +53,7 @@ class CompiledRoute:
         levels = (route, host.config, host.table.config)
         self.changes_requests = any(level.request_headers_to_add or level.request_headers_to_remove for level in levels)
         self.changes_responses = any(level.response_headers_to_add or level.response_headers_to_remove for level in levels)
+        self.filters: tuple[Manager, list[Filter]] | None = None
         self._path = _path(route.match)
         self._rest: list[Predicate] = [matchers.header(m) for m in route.match.headers]
         self._rest += [matchers.query(m) for m in route.match.query_parameters]

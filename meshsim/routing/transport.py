@@ -32,6 +32,13 @@ def transport(cluster: Cluster, host: Host, authority: str, http2: bool) -> Tran
     way = plain(cluster, host)
     if way.tls is None:
         return way
+    last = host.way_to
+    if last is None or last[0] != authority or last[1] is not http2:
+        last = host.way_to = authority, http2, _to(way, cluster, authority, http2)
+    return last[2]
+
+
+def _to(way: Transport, cluster: Cluster, authority: str, http2: bool) -> Transport:
     options = cluster.options.upstream_http_protocol_options if cluster.options else None
     bare = hosts.strip_port(authority)
     if options is not None and options.auto_sni and address(bare.strip("[]")) is None:
