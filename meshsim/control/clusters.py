@@ -30,20 +30,17 @@ from meshsim.control.view import View
 from meshsim.resources.destination_rule import OutlierDetection as OutlierSettings
 from meshsim.resources.message import seconds
 from meshsim.xds.cluster import (
-    HTTP_PROTOCOL_OPTIONS,
     Cluster,
     ClusterType,
     CommonLbConfig,
     DynamicForwardProxyCluster,
     EdsClusterConfig,
     ErrorMatching,
-    ExplicitHttpConfig,
     OriginalDstLbConfig,
     OutlierDetection,
     UpstreamHttpProtocolOptions,
 )
 from meshsim.xds.endpoint import ClusterLoadAssignment, LocalityLbEndpoints
-from meshsim.xds.http_connection_manager import Http1ProtocolOptions
 from meshsim.xds.message import ConfigSource, Empty, Metadata, Percent, duration
 from meshsim.xds.tls import (
     InnerTransportSocket,
@@ -153,7 +150,7 @@ class _Builder:
             cluster.common_lb_config.healthy_panic_threshold = Percent(health)
         apply_load_balancer(view, service, cluster, assignment, policy, chosen)
         self._tls(cluster, policy, subset)
-        _complete_options(cluster)
+        connection_pool.complete(cluster)
         if policy.proxy_protocol is not None:
             _proxy_protocol(cluster, policy.proxy_protocol.version)
         return cluster, assignment
@@ -182,7 +179,7 @@ class _Builder:
             self._http(cluster, policy)
             _outlier(cluster, policy.outlier_detection)
             apply_load_balancer(view, service, cluster, assignment, policy, able)
-            _complete_options(cluster)
+            connection_pool.complete(cluster)
             yield cluster, assignment
 
     def _type(self, policy: Policy, subset: str) -> str:
@@ -296,13 +293,6 @@ def _sni_clusters(view: View) -> Iterator[tuple[Cluster, ClusterLoadAssignment]]
         for port in service.ports:
             if port.protocol is not Protocol.UDP:
                 yield from _Builder(view, service, port).for_sni()
-
-
-def _complete_options(cluster: Cluster) -> None:
-    """Envoy wants a protocol named wherever there are HTTP options at all: HTTP/1.1, where nothing else was said."""
-    options = cluster.typed_extension_protocol_options.get(HTTP_PROTOCOL_OPTIONS)
-    if options is not None and options.explicit_http_config is None and options.use_downstream_protocol_config is None:
-        options.explicit_http_config = ExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())
 
 
 def _follow_requests(cluster: Cluster, names: upstream_tls.Names) -> None:

@@ -137,6 +137,13 @@ def _keep_alive(cluster: Cluster, mesh: MeshConfig, pool: ConnectionPoolSettings
             made.tcp_keepalive.keepalive_interval = int(seconds(settings.interval))
 
 
+def complete(cluster: Cluster) -> None:
+    """Envoy wants a protocol named wherever there are HTTP options at all: HTTP/1.1, where nothing else was said."""
+    made = cluster.typed_extension_protocol_options.get(HTTP_PROTOCOL_OPTIONS)
+    if made is not None and made.explicit_http_config is None and made.use_downstream_protocol_config is None:
+        made.explicit_http_config = ExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())
+
+
 def span(text: str | None) -> str | None:
     """A duration as xds writes it."""
     return duration(seconds(text)) if text else None

@@ -26,10 +26,9 @@ from meshsim.resources.sidecar import IstioIngressListener
 from meshsim.xds.cluster import (
     BindConfig,
     Cluster,
-    ExplicitHttpConfig,
 )
 from meshsim.xds.endpoint import ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints
-from meshsim.xds.http_connection_manager import Http1ProtocolOptions, Http2ProtocolOptions
+from meshsim.xds.http_connection_manager import Http2ProtocolOptions
 from meshsim.xds.listener import (
     FilterChain,
     FilterChainMatch,
@@ -40,7 +39,7 @@ from meshsim.xds.listener import (
     OriginalDst,
     TlsInspector,
 )
-from meshsim.xds.message import Address, Metadata, SocketAddress, StringMatcher, duration
+from meshsim.xds.message import Address, Metadata, Pipe, SocketAddress, StringMatcher, duration
 from meshsim.xds.route import (
     Decorator,
     MaxStreamDuration,
@@ -68,7 +67,7 @@ BLACK_HOLE_CLUSTER = "BlackHoleCluster"
 WILDCARD = "0.0.0.0"
 LOCALHOST = "127.0.0.1"
 OWN_SOURCE = "127.0.0.6"  # iptables lets connections from here through to the application
-FOREVER = "9223372036s"
+FOREVER = "9223372035s"
 
 MESH_HTTP = ["istio-http/1.0", "istio-http/1.1", "istio-h2"]
 MESH_TCP = ["istio-peer-exchange", "istio"]
@@ -166,6 +165,7 @@ def inbound_clusters(view: View) -> list[Cluster]:
         cluster = _cluster(view, port.cluster, port.protocol, endpoint)
         policy = view.inbound_policy(port.target, port.number)
         connection_pool.apply(cluster, view.mesh, _own_pool(view, port.target) or policy.connection_pool, policy.retry_budget)
+        connection_pool.complete(cluster)
         out.append(cluster)
     passthrough = _cluster(view, PASSTHROUGH_CLUSTER, Protocol.AUTO, None)
     connection_pool.as_it_comes(passthrough)
@@ -210,7 +210,7 @@ def _declared(view: View, index: int, listener: IstioIngressListener, number: in
         number,
         Protocol.parse(listener.port.protocol),
         f"{name}.{namespace}",
-        listener.bind or WILDCARD,
+        listener.bind or view.proxy.ip,
         listener.capture_mode == "NONE",
         endpoint,
         f"/apis/networking.istio.io/v1/namespaces/{namespace}/sidecar/{name}",
@@ -373,17 +373,14 @@ def _ports(ports: list[int]) -> dict[str, object] | None:
 def _cluster(view: View, name: str, protocol: Protocol, endpoint: tuple[str, int] | None) -> Cluster:
     """Where no endpoint is named, the connection goes where it was going, from an address that is not captured again."""
     cluster = Cluster(name, connect_timeout=duration(message.seconds(view.mesh.connect_timeout)))
-    options = connection_pool.options(cluster)
-    if protocol.is_http2 or protocol is Protocol.AUTO:
-        connection_pool.speak(cluster, protocol, sniffs=True)
-    else:
-        options.explicit_http_config = ExplicitHttpConfig(http_protocol_options=Http1ProtocolOptions())
+    connection_pool.speak(cluster, protocol, sniffs=True)
     if endpoint is None:
         cluster.type, cluster.lb_policy = "ORIGINAL_DST", "CLUSTER_PROVIDED"
         cluster.cleanup_interval = None if name == PASSTHROUGH_CLUSTER else FOREVER
     else:
         host, port = endpoint
-        address = Address(SocketAddress(host, port))
+        unix = host.startswith("unix://")
+        address = Address(pipe=Pipe(host.removeprefix("unix://"))) if unix else Address(SocketAddress(host, port))
         cluster.type = "STATIC"
         cluster.load_assignment = ClusterLoadAssignment(name, [LocalityLbEndpoints(lb_endpoints=[LbEndpoint(Endpoint(address))])])
     if endpoint is None or endpoint[0] != LOCALHOST:

@@ -423,4 +423,4 @@ def _alias(registry: Registry) -> None:
             host = further.external_name
         for target in by_host.get(host, ()):
             if target.resolution != ALIAS:
-                target.aliases = (*target.aliases, alias)
+                target.aliases = tuple(sorted((*target.aliases, alias), key=lambda each: (each.namespace, each.hostname)))
