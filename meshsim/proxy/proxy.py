@@ -20,6 +20,7 @@ from meshsim.routing.entry import Entry
 from meshsim.routing.runtime import ListenerRules, Runtime
 
 DRAIN_TIME = 5.0  # seconds that connections have to end by themselves
+ANSWER_TIME = 1.0  # seconds an update waits for answers to requests that began before it
 
 
 class Proxy:
@@ -77,11 +78,18 @@ class Proxy:
         await self._listen()
 
     async def update(self, config: xds.ProxyConfig) -> None:
-        """Work by another configuration from now on; what is under way ends as it began."""
+        """Work by another configuration from now on; what is under way ends as it began.
+
+        When this returns, the requests that began before are answered, or slow: whoever they were sent to may change now.
+        """
         self.config, self.updated = config, time.time()
+        older = set(self.core.streams)
         self._use(config)
         await self._names.resolve_all()
         await self._listen()
+        limit = self.core.loop.time() + ANSWER_TIME
+        while not all(stream.answered for stream in older) and self.core.loop.time() < limit:
+            await asyncio.sleep(0.002)
 
     async def drain(self, seconds: float = DRAIN_TIME) -> None:
         """Take no more connections, and give those that are open some time to end."""

@@ -102,6 +102,11 @@ class Stream:
         self._timers: dict[str, asyncio.TimerHandle | Deadline] = {}
         core.streams.add(self)
 
+    @property
+    def answered(self) -> bool:
+        """Whether its client has a response, at least the head of it."""
+        return self._responding or self.over
+
     def start(self) -> None:
         step = self.exchange.begin()
         self._moved = self._loop.time()
