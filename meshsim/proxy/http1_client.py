@@ -24,6 +24,7 @@ class Http1Client(asyncio.Protocol):
         self._released, self._lost = released, lost
         self.requests = 0
         self.free_since: float | None = None
+        self.since = asyncio.get_running_loop().time()
         self.idle_timer: asyncio.TimerHandle | None = None
         self._parser = ResponseParser()
         self._transport: asyncio.Transport | None = None
@@ -108,7 +109,7 @@ class Http1Client(asyncio.Protocol):
             return
         if isinstance(event, ResponseHead):
             self._answered = True
-            self._reusable = event.keep_alive
+            self._reusable = self._reusable and event.keep_alive
             self._raw = event.status == 101 or (self._raw and event.status == 200)
             self._bodiless = event.ends and not self._raw
             stream.response(Response(event.status, event.headers, self._bodiless, event.version))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import math
 from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, cast
@@ -70,6 +71,7 @@ class _Pool:
         options = cluster.options.common_http_protocol_options if cluster.options else None
         self.idle_timeout = seconds(options.idle_timeout if options else None, IDLE_TIMEOUT)
         self.most_requests = (options.max_requests_per_connection if options else None) or 0
+        self.longest = seconds(options.max_connection_duration if options else None)
         self.drained = False
         """Whether the cluster is no more: connections end with what is under way."""
 
@@ -262,7 +264,7 @@ class Pools:
         self._all.add(client)
         opened.hand_over(client)
         self._free(pool, client)
-        self._watch_idle(pool, client)
+        self._watch(pool, client)
 
     def _free(self, pool: _Pool, client: Http1Client) -> None:
         """The connection is free: for the next stream that waits, or for later."""
@@ -281,7 +283,7 @@ class Pools:
             pool.free.append(client)
 
     def _serve_http2(self, pool: _Pool, opened: Opened, local: str) -> None:
-        client = Http2Client(local, lambda c: self._lost(pool, c), most=pool.most_requests)
+        client = Http2Client(local, lambda c: self._lost(pool, c), most=pool.most_requests, streams=pool.cluster.most_streams)
         self._all.add(client)
         pool.multiplexed.append(client)
         opened.hand_over(client)
@@ -295,19 +297,23 @@ class Pools:
                 waiting.stream.ready(client.take(waiting.stream))
         if pool.drained:
             client.leave()
-        self._watch_idle(pool, client)
+        self._watch(pool, client)
 
-    def _watch_idle(self, pool: _Pool, client: Http1Client | Http2Client) -> None:
-        """Close the connection when it has been free for the cluster's idle timeout."""
-        if not pool.idle_timeout or client not in self._all:
+    def _watch(self, pool: _Pool, client: Http1Client | Http2Client) -> None:
+        """Close the connection when it has been free for the cluster's idle timeout; let it end when it has lasted its time."""
+        if client not in self._all:
             return
-        since = client.free_since
-        left = pool.idle_timeout if since is None else since + pool.idle_timeout - self._core.loop.time()
+        now = self._core.loop.time()
+        idle = (now if client.free_since is None else client.free_since) + pool.idle_timeout - now if pool.idle_timeout else math.inf
+        left = client.since + pool.longest - now if pool.longest else math.inf
         if left <= 0:
+            self._core.stats.inc(f"cluster.{pool.cluster.stat_name}.upstream_cx_max_duration_reached")
+            client.leave()
+        elif idle <= 0:
             self._core.stats.inc(f"cluster.{pool.cluster.stat_name}.upstream_cx_idle_timeout")
             client.close()
-        else:
-            client.idle_timer = self._core.loop.call_later(max(left, 0.001), self._watch_idle, pool, client)
+        elif (soonest := min(idle, left)) < math.inf:
+            client.idle_timer = self._core.loop.call_later(max(soonest, 0.001), self._watch, pool, client)
 
     def _key(self, attempt: Attempt, downstream: Downstream) -> Key:
         way = attempt.transport

@@ -13,14 +13,28 @@ from meshsim.resources.resource import Resource
 
 Path = tuple[str | int, ...]
 
-_LOAD_BALANCER = "trafficPolicy.loadBalancer.backendUtilization"
+_POLICY = (
+    "loadBalancer.backendUtilization",
+    "loadBalancer.warmup",
+    "loadBalancer.warmupDurationSecs",
+    "connectionPool.tcp.tcpKeepalive",
+    "connectionPool.http.http2KeepAlive",
+    "outlierDetection.splitExternalLocalOriginErrors",
+    "outlierDetection.consecutiveLocalOriginFailures",
+)
+"""Of a traffic policy, which a DestinationRule has for all, for ports, for subsets, and for ports of those."""
 _SETTINGS: dict[str, tuple[str, ...]] = {
     "DestinationRule": (
-        _LOAD_BALANCER,
-        "trafficPolicy.portLevelSettings[].loadBalancer.backendUtilization",
-        f"subsets[].{_LOAD_BALANCER}",
-        "subsets[].trafficPolicy.portLevelSettings[].loadBalancer.backendUtilization",
+        *(
+            f"{level}.{setting}"
+            for level in ("trafficPolicy", "trafficPolicy.portLevelSettings[]", "subsets[].trafficPolicy",
+                          "subsets[].trafficPolicy.portLevelSettings[]")
+            for setting in _POLICY
+        ),
+        "trafficPolicy.retryBudget.budgetInterval",
+        "subsets[].trafficPolicy.retryBudget.budgetInterval",
     ),
+    "Gateway": ("servers[].tls.verifyCertificateSpki", "servers[].tls.verifyCertificateHash", "servers[].tls.ecdhCurves"),
     "MeshConfig": (
         "discoverySelectors",
         "enableEnvoyAccessLogService",
@@ -28,6 +42,8 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
         "outboundClusterStatName",
         "serviceEntryVisibility",
         "serviceSettings",
+        "tcpKeepalive",
+        "tlsDefaults.ecdhCurves",
         "verifyCertificateAtClient",
     ),
     "Service": ("internalTrafficPolicy", "sessionAffinity"),

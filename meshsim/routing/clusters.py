@@ -101,6 +101,10 @@ class Cluster:
         self.type = DYNAMIC if config.cluster_type is not None else config.type or "STATIC"
         self.hosts: list[Host] = []
         self.options = next(iter(config.typed_extension_protocol_options.values()), None)
+        explicit = self.options.explicit_http_config if self.options else None
+        http2 = explicit.http2_protocol_options if explicit else None
+        self.most_streams = (http2.max_concurrent_streams if http2 else None) or 0
+        """Requests at the same time on one HTTP/2 connection, 0 for Envoy's default."""
         self.connect_timeout = seconds(config.connect_timeout, 5.0)
         self.limits = _limits(config)
         self._errors = _error_codes(self.options)

@@ -68,7 +68,8 @@ async def main(size: int) -> None:
                 else:
                     await _receive(reader, size)
                 took = time.monotonic() - began
-                print(f"{way:5}{size // MIB} MiB in {took:.1f} s, {size / MIB / took:.0f} MiB/s; peak {peak():.0f} MiB, {before:.0f} before")
+                speed = f"{size // MIB} MiB in {took:.1f} s, {size / MIB / took:.0f} MiB/s"
+                print(f"{way:5}{speed}; peak {peak():.0f} MiB, {before:.0f} before")
             writer.close()
         finally:
             await outer.close()

@@ -185,6 +185,20 @@ async def test_a_connection_ends_after_its_most_requests() -> None:
         assert dict(bench.proxy.core.stats.values("cx_total"))["cluster.up.upstream_cx_total"] == 2
 
 
+async def test_a_connection_to_a_host_ends_after_its_time() -> None:
+    async with Bench(http(clusters=[cluster(common={"max_connection_duration": "0.02s"})])) as bench:
+        await bench.host(answering)
+        reader, writer = await bench.client()
+        writer.write(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+        await reader.readuntil(b"ok")
+        async with asyncio.timeout(5):
+            while not bench.proxy.core.stats.values("upstream_cx_max_duration_reached"):
+                await asyncio.sleep(0.001)
+        writer.write(GET)
+        assert (await reader.read()).endswith(b"ok")
+        assert dict(bench.proxy.core.stats.values("cx_total"))["cluster.up.upstream_cx_total"] == 2
+
+
 async def test_two_proxies_speak_http2_and_bodies_flow_both_ways() -> None:
     """A sidecar of sorts before the proxy under test, which takes HTTP/2 by its preface."""
     big = bytes(range(256)) * 8192  # 2 MiB: more than a stream's window

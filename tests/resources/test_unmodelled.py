@@ -25,6 +25,10 @@ LB = "{loadBalancer: {backendUtilization: {}}}"
             MESH.format("{serviceSettings: [{hosts: [a.b]}], verifyCertificateAtClient: false}"),
             ["MeshConfig/default/istio serviceSettings (x.yaml:4)"],
         ),
+        (
+            ISTIO.format("DestinationRule", "{host: a.b, trafficPolicy: {connectionPool: {tcp: {tcpKeepalive: {probes: 3}}}}}"),
+            ["DestinationRule/default/x trafficPolicy.connectionPool.tcp.tcpKeepalive (x.yaml:4)"],
+        ),
         (SERVICE.format("sessionAffinity: None, internalTrafficPolicy: Cluster"), []),
         (SERVICE.format("sessionAffinity: ClientIP"), ["Service/default/x sessionAffinity (x.yaml:4)"]),
     ],

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from meshsim.proxy.http2 import frames
-from meshsim.proxy.http2.connection import Half, Http2Connection
+from meshsim.proxy.http2.connection import MAX_STREAMS, Half, Http2Connection
 from meshsim.proxy.http2.frames import Broken, Code
 from meshsim.proxy.stream import Asker
 from meshsim.routing import http2_fields
@@ -17,10 +17,15 @@ _RESETS: dict[int, Reset] = {Code.REFUSED_STREAM: Reset.REFUSED, Code.PROTOCOL_E
 
 
 class Http2Client(Http2Connection):
-    """An upstream connection. local: its address on our side. `lost` is called when it is gone. most: requests it may carry, 0 for any."""
+    """An upstream connection. local: its address on our side. `lost` is called when it is gone. most: requests it may carry, 0 for any.
 
-    def __init__(self, local: str, lost: Callable[[Http2Client], None], *, most: int = 0):
+    streams: how many of them at the same time, 0 for Envoy's default.
+    """
+
+    def __init__(self, local: str, lost: Callable[[Http2Client], None], *, most: int = 0, streams: int = 0):
         super().__init__(client=True)
+        self.since = self._loop.time()
+        self._most_streams = streams or MAX_STREAMS
         self.local = local
         self.requests = 0
         self.free_since: float | None = None
@@ -35,7 +40,7 @@ class Http2Client(Http2Connection):
         """Whether one more stream can be opened."""
         if self._going or self._transport is None or self._transport.is_closing():
             return False
-        return self._taken < self._peer_streams
+        return self._taken < min(self._peer_streams, self._most_streams)
 
     def take(self, stream: Asker) -> _Outgoing:
         """The stream's side of a new request on this connection."""
