@@ -86,7 +86,8 @@ def clusters(view: View) -> tuple[list[Cluster], list[ClusterLoadAssignment]]:
     if view.servers.relays_by_sni:
         for cluster, assignment in _sni_clusters(view):
             made.setdefault(cluster.name, cluster)
-            assignments.setdefault(cluster.name, assignment)
+            if assignment is not None:
+                assignments.setdefault(cluster.name, assignment)
     made[BLACK_HOLE_CLUSTER] = _black_hole(view)
     if view.proxy.is_sidecar:
         made[PASSTHROUGH_CLUSTER] = _passthrough(view)
@@ -155,32 +156,39 @@ class _Builder:
             _proxy_protocol(cluster, policy.proxy_protocol.version)
         return cluster, assignment
 
-    def for_sni(self) -> Iterator[tuple[Cluster, ClusterLoadAssignment]]:
+    def for_sni(self) -> Iterator[tuple[Cluster, ClusterLoadAssignment | None]]:
         """The clusters an AUTO_PASSTHROUGH server relays to, named as the SNI is."""
         view, service, port = self._view, self._service, self._port
         wanted = [("", None), *((s.name, s.labels) for s, _ in self._rule.subsets)] if self._rule else [("", None)]
         for subset, labels in wanted:
             policy = view.policy(service, port.number, subset)
             cluster_name = sni_name(service, port.number, subset)
-            source = ConfigSource(ads=Empty(), initial_fetch_timeout="0s", resource_api_version="V3")
             cluster = Cluster(
                 name=cluster_name,
                 alt_stat_name=cluster_name + ";",
                 type="EDS",
                 connect_timeout=duration(seconds(view.mesh.connect_timeout)),
-                eds_cluster_config=EdsClusterConfig(source, cluster_name),
                 metadata=self._metadata(subset),
             )
-            chosen = known(service, select(view, service, port, labels, by_name=True), policy)
+            by_dns = service.resolution in (DNS_LB, DNS_ROUND_ROBIN_LB)
+            chosen = known(service, select(view, service, port, labels, by_name=not by_dns), policy)
+            if by_dns and not chosen:
+                continue
             able = [e for e in chosen if control_endpoints.speaks_mesh_tls(view, e, policy)]
             assignment = load_assignment(view, cluster_name, able, policy)
             if chosen and not able:
                 assignment.endpoints = [LocalityLbEndpoints()]
+            if by_dns:
+                cluster.type, cluster.load_assignment = _TYPES[service.resolution], assignment
+                _dns(cluster, view)
+            else:
+                source = ConfigSource(ads=Empty(), initial_fetch_timeout="0s", resource_api_version="V3")
+                cluster.eds_cluster_config = EdsClusterConfig(source, cluster_name)
             self._http(cluster, policy)
             _outlier(cluster, policy.outlier_detection)
             apply_load_balancer(view, service, cluster, assignment, policy, able)
             connection_pool.complete(cluster)
-            yield cluster, assignment
+            yield cluster, None if by_dns else assignment
 
     def _type(self, policy: Policy, subset: str) -> str:
         """How the cluster finds its hosts; "" for the dynamic forward proxy."""
@@ -284,7 +292,7 @@ class _Builder:
         return self._view.index.registry.identities(self._service)
 
 
-def _sni_clusters(view: View) -> Iterator[tuple[Cluster, ClusterLoadAssignment]]:
+def _sni_clusters(view: View) -> Iterator[tuple[Cluster, ClusterLoadAssignment | None]]:
     """For AUTO_PASSTHROUGH servers: every service of the mesh under its SNI name, with the endpoints that speak mesh TLS, bytes
     untouched."""
     for service in view.services:

@@ -168,3 +168,13 @@ def test_hosts_and_addresses_listed_twice_count_once() -> None:
         {"hosts": [HOST, HOST], "addresses": ["192.0.2.1", "192.0.2.1"], "ports": [TLS], "resolution": "DNS"},
     )
     assert addresses(compiled(twice, proxy=CLIENT)) == [HOST]
+
+
+@pytest.mark.parametrize(("resolution", "kind"), [("DNS", "STRICT_DNS"), ("DNS_ROUND_ROBIN", "LOGICAL_DNS"), ("STATIC", "EDS")])
+def test_clusters_by_sni_find_hosts_as_the_service_does(resolution: str, kind: str) -> None:
+    server = {"port": {"number": 443, "name": "tls", "protocol": "TLS"}, "hosts": ["*.com"], "tls": {"mode": "AUTO_PASSTHROUGH"}}
+    gateway = document("Gateway", {"selector": {"istio": "egressgateway"}, "servers": [server]}, "g", "istio-system")
+    endpoints = [{"address": "192.0.2.1", "labels": {"security.istio.io/tlsMode": "istio"}}]
+    own = entry("a", TLS, resolution=resolution, location="MESH_INTERNAL", endpoints=endpoints)
+    made = compiled(gateway, own)
+    assert [c.type for c in made.clusters if c.name == f"outbound_.443_._.{HOST}"] == [kind]
