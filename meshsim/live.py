@@ -143,7 +143,7 @@ class LiveMesh:
 
     async def _start(self) -> None:
         compiled = {p.address: self.mesh.config(p.proxy) for p in self.mesh.pods if p.proxy}
-        self._run = RunFolder()
+        self._run = RunFolder(brief=not self._processes)
         self._stack.callback(self._run.remove)
         self._ground = ground(self._network_kind, self.folder, self._seed)
         self._stack.push_async_callback(self._ground.close)

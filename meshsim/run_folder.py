@@ -11,11 +11,13 @@ import fcntl
 import os
 import shutil
 import tempfile
+from itertools import chain
 from pathlib import Path
 
 PREFIX = "meshsim-"
 LOCK = "lock"
 BASE_VARIABLE = "MESHSIM_RUN"
+_IN_MEMORY = Path("/dev/shm")
 
 
 def base() -> Path:
@@ -25,12 +27,20 @@ def base() -> Path:
     return Path("/tmp") if os.access("/tmp", os.W_OK) else Path(tempfile.gettempdir())
 
 
-class RunFolder:
-    """A new folder, mode 0700, whose lock this process holds until `remove` or its own end."""
+def brief_base() -> Path:
+    """Where those of brief meshes are made: in memory where there is a place for it (Linux). On a disk, making and deleting their files
+    takes longer than all the rest of such a mesh."""
+    if BASE_VARIABLE not in os.environ and os.access(_IN_MEMORY, os.W_OK | os.X_OK):
+        return _IN_MEMORY
+    return base()
 
-    def __init__(self) -> None:
+
+class RunFolder:
+    """A new folder, mode 0700, whose lock this process holds until `remove` or its own end. brief: of a mesh within this process."""
+
+    def __init__(self, *, brief: bool = False) -> None:
         sweep()
-        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=base()))
+        self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=brief_base() if brief else base()))
         self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
@@ -44,7 +54,7 @@ class RunFolder:
 
 def sweep() -> None:
     """Delete the run folders of this user whose owner is gone."""
-    for path in base().glob(PREFIX + "*"):
+    for path in chain.from_iterable(place.glob(PREFIX + "*") for place in {base(), brief_base()}):
         with contextlib.suppress(OSError):
             if path.is_dir() and not path.is_symlink() and path.stat().st_uid == os.getuid() and is_abandoned(path):
                 shutil.rmtree(path, ignore_errors=True)

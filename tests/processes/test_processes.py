@@ -118,8 +118,9 @@ def alive(pid: int) -> bool:
     return Path(f"/proc/{pid}/stat").read_text().split()[2] != "Z" if Path("/proc/self").exists() else True
 
 
-def test_only_folders_without_an_owner_are_swept(run: RunFolder) -> None:
-    dead = RunFolder()
+@pytest.mark.parametrize("brief", [False, True])
+def test_only_folders_without_an_owner_are_swept(run: RunFolder, brief: bool) -> None:
+    dead = RunFolder(brief=brief)
     os.close(dead._lock)  # as the kernel does when the owner dies
     dead._lock = -1
     young = Path(str(run.path) + "-young")
