@@ -92,16 +92,22 @@ def _stats(admin: Admin, query: Query) -> Page:
     if query.get("format") == "prometheus":
         return _prometheus(admin, query)
     try:
-        rows = admin.proxy.core.stats.values(query.get("filter", ""), used_only="usedonly" in query, kind=query.get("type", ""))
+        wanted, used_only, kind = query.get("filter", ""), "usedonly" in query, query.get("type", "")
+        rows = admin.proxy.core.stats.values(wanted, used_only=used_only, kind=kind)
+        histograms = admin.proxy.core.stats.histograms(wanted, used_only=used_only) if kind in ("", "Histograms") else []
     except re.error as e:
         return Page(400, f"Invalid re2 regex: {e}\n")
     if query.get("format") == "json":
         return _json({"stats": [{"name": name, "value": value} for name, value in rows]})
-    return Page(200, "".join(f"{name}: {value}\n" for name, value in rows))
+    lines = [*(f"{name}: {value}\n" for name, value in rows), *(f"{name}: {histogram.text()}\n" for name, histogram in histograms)]
+    return Page(200, "".join(lines))
 
 
 def _prometheus(admin: Admin, query: Query) -> Page:
-    return Page(200, admin.proxy.core.stats.prometheus(used_only="usedonly" in query))
+    try:
+        return Page(200, admin.proxy.core.stats.prometheus(query.get("filter", ""), used_only="usedonly" in query))
+    except re.error as e:
+        return Page(400, f"Invalid re2 regex: {e}\n")
 
 
 def _clusters(admin: Admin, query: Query) -> Page:

@@ -13,6 +13,7 @@ from meshsim.proxy.mirror import MirrorStream
 from meshsim.proxy.pool import Pools
 from meshsim.proxy.stats import Stats
 from meshsim.proxy.tls import Contexts
+from meshsim.routing import tallies
 from meshsim.routing.access_log import Logger
 from meshsim.routing.clusters import stat_name
 from meshsim.routing.entry import Entry
@@ -106,8 +107,20 @@ class Core:
             meter.response("downstream", entry.code)
         else:
             meter.inc("downstream_rq_completed")
-        if entry.cluster and entry.code:
-            self.stats.meter(f"cluster.{stat_name(entry.cluster, entry.alt_cluster)}.").response("upstream", entry.code)
+        took = entry.end - entry.start if entry.end is not None else 0.0
+        meter.took("downstream_rq_time", took)
+        unusual = entry.flags or entry.attempts != 1
+        if unusual or entry.code >= 400:
+            for name in tallies.downstream(entry):
+                meter.inc(name)
+        if entry.cluster:
+            meter = self.stats.meter(f"cluster.{stat_name(entry.cluster, entry.alt_cluster)}.")
+            if entry.code:
+                meter.response("upstream", entry.code)
+                meter.took("upstream_rq_time", took)
+            if unusual:
+                for name, number in tallies.upstream(entry):
+                    meter.inc(name, number)
 
     async def resolve(self, name: str) -> list[str]:
         return await self.pod.resolve(name)

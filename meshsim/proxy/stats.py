@@ -1,4 +1,4 @@
-"""Counters and gauges under Envoy's names, and the ways the admin interface prints them.
+"""Counters, gauges and histograms under Envoy's names, and the ways the admin interface prints them.
 
 How this works: a counter exists from the moment something counts in it; gauges are read when someone asks (`gauge` registers where
 from). A name's parts that Envoy turns into Prometheus tags (cluster, listener address, connection manager, response code) are found by
@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+
+from meshsim.proxy.histograms import Histogram
 
 _TAGS: tuple[tuple[re.Pattern[str], tuple[str, ...]], ...] = tuple(
     (re.compile(pattern), names)
@@ -27,10 +29,10 @@ _UNSAFE = re.compile(r"[^A-Za-z0-9_]")
 class Meter:
     """Counting under one prefix; each name is joined to it once."""
 
-    __slots__ = ("_codes", "_counters", "_names", "_prefix")
+    __slots__ = ("_codes", "_counters", "_histograms", "_names", "_prefix")
 
-    def __init__(self, counters: dict[str, int], prefix: str):
-        self._counters, self._prefix = counters, prefix
+    def __init__(self, counters: dict[str, int], histograms: dict[str, Histogram], prefix: str):
+        self._counters, self._histograms, self._prefix = counters, histograms, prefix
         self._names: dict[str, str] = {}
         self._codes: dict[tuple[str, int], tuple[str, ...]] = {}
 
@@ -41,6 +43,16 @@ class Meter:
             full = self._names[name] = self._prefix + name
         counters = self._counters
         counters[full] = counters.get(full, 0) + by
+
+    def took(self, name: str, seconds: float) -> None:
+        """Record how long something took."""
+        full = self._names.get(name)
+        if full is None:
+            full = self._names[name] = self._prefix + name
+        histogram = self._histograms.get(full)
+        if histogram is None:
+            histogram = self._histograms[full] = Histogram()
+        histogram.record(seconds * 1000)
 
     def response(self, side: str, code: int) -> None:
         """Count a response by its class; side: "downstream" or "upstream", of which the latter counts codes too."""
@@ -60,13 +72,14 @@ class Stats:
     def __init__(self) -> None:
         self._counters: dict[str, int] = {}
         self._gauges: dict[str, Callable[[], int]] = {}
+        self._histograms: dict[str, Histogram] = {}
         self._meters: dict[str, Meter] = {}
 
     def meter(self, prefix: str) -> Meter:
         """Counting under a prefix such as `cluster.NAME.`."""
         meter = self._meters.get(prefix)
         if meter is None:
-            meter = self._meters[prefix] = Meter(self._counters, prefix)
+            meter = self._meters[prefix] = Meter(self._counters, self._histograms, prefix)
         return meter
 
     def inc(self, name: str, by: int = 1) -> None:
@@ -87,6 +100,8 @@ class Stats:
         """The counters of what is gone; should it come back, it begins at zero, as Envoy's does."""
         for name in [n for n in self._counters if n.startswith(prefixes)]:
             del self._counters[name]
+        for name in [n for n in self._histograms if n.startswith(prefixes)]:
+            del self._histograms[name]
 
     def reset(self) -> None:
         """Counters begin again at zero."""
@@ -102,10 +117,22 @@ class Stats:
         pattern = re.compile(wanted) if wanted else None
         return sorted((n, v) for n, v in found if (v or not used_only) and (pattern is None or pattern.search(n)))
 
-    def prometheus(self, *, used_only: bool = False) -> str:
+    def histograms(self, wanted: str = "", *, used_only: bool = False) -> list[tuple[str, Histogram]]:
+        """Name and histogram, sorted; the rest as for `values`."""
+        pattern = re.compile(wanted) if wanted else None
+        found = [(n, h) for n, h in self._histograms.items() if (h.count or not used_only) and (pattern is None or pattern.search(n))]
+        return sorted(found, key=lambda pair: pair[0])
+
+    def prometheus(self, wanted: str = "", *, used_only: bool = False) -> str:
         """The same in Prometheus' text format, names and tags as Envoy makes them."""
         families: dict[str, tuple[str, list[str]]] = {}
-        for name, value in self.values(used_only=used_only):
+        for name, histogram in self.histograms(wanted, used_only=used_only):
+            family, tags = _tagged(name)
+            label = ",".join(f'{key}="{_escaped(text)}"' for key, text in tags)
+            rows = families.setdefault(family, ("histogram", []))[1]
+            rows += [f'{family}_bucket{{{label},le="{bound}"}} {number}' for bound, number in histogram.buckets()]
+            rows += [f"{family}_sum{{{label}}} {histogram.total:g}", f"{family}_count{{{label}}} {histogram.count}"]
+        for name, value in self.values(wanted, used_only=used_only):
             family, tags = _tagged(name)
             label = ",".join(f'{key}="{_escaped(text)}"' for key, text in tags)
             kind = "gauge" if name in self._gauges else "counter"

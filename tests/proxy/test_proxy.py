@@ -70,6 +70,8 @@ PAGES = [
     ("/stats/prometheus", 'envoy_cluster_upstream_rq_xx{envoy_response_code_class="2",envoy_cluster_name="up"} 1\n'),
     ("/clusters", "up::10.9.9.9:80::health_flags::healthy\n"),
     ("/config_dump?name_regex=^up$", '"name": "up"'),
+    ("/stats?type=Histograms", "http.test.downstream_rq_time: P0(nan,"),
+    ("/stats/prometheus?filter=upstream_rq_time", 'envoy_cluster_upstream_rq_time_bucket{envoy_cluster_name="up",le="3600000"} 1\n'),
     ("/server_info", '"state": "LIVE"'),
     ("/certs", '"certificates": []'),
     ("/nowhere", "admin commands are"),
