@@ -138,6 +138,8 @@ class _Builder:
             assignment = load_assignment(view, cluster_name, chosen, policy)
         elif kind == "ORIGINAL_DST":
             cluster.lb_policy = "CLUSTER_PROVIDED"
+            if service.resolution in (DNS_LB, DNS_ROUND_ROBIN_LB):
+                _dns(cluster, view)  # left over from before a rule asked for PASSTHROUGH
             if service.resolution == PASSTHROUGH and isinstance(port.target, int) and port.target and not service.is_kubernetes:
                 cluster.original_dst_lb_config = OriginalDstLbConfig(upstream_port_override=port.target)
         elif kind == "":

@@ -178,3 +178,9 @@ def test_clusters_by_sni_find_hosts_as_the_service_does(resolution: str, kind: s
     own = entry("a", TLS, resolution=resolution, location="MESH_INTERNAL", endpoints=endpoints)
     made = compiled(gateway, own)
     assert [c.type for c in made.clusters if c.name == f"outbound_.443_._.{HOST}"] == [kind]
+
+
+def test_a_passthrough_cluster_keeps_what_its_host_said_of_dns() -> None:
+    rule = document("DestinationRule", {"host": HOST, "trafficPolicy": {"loadBalancer": {"simple": "PASSTHROUGH"}}})
+    made = cluster(compiled(entry("a", TLS), rule, proxy=CLIENT, mesh={"dnsRefreshRate": "30s"}))
+    assert (made["type"], made["dns_refresh_rate"]) == ("ORIGINAL_DST", "30s")
