@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from tests.kube.cluster import Cluster, cluster
 
 
@@ -23,6 +25,7 @@ def table(mesh: Cluster) -> list[str]:
     return [line.split()[0] for line in mesh.says("ls").splitlines()[1:]]
 
 
+@pytest.mark.slow
 def test_side_by_side() -> None:
     with cluster("two", "--name", "first") as mesh:
         mesh.says("up", "network-policy", "--name", "second")
