@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from meshsim.errors import MeshsimError
 from meshsim.network import directory, dns, namespaces
 from meshsim.network.choice import NETNS
 from meshsim.network.loopback import LoopbackNetwork
@@ -21,6 +22,7 @@ from meshsim.pod import LivePod
 
 DNS_ADDRESS = "10.96.0.10"  # where kubeadm puts the cluster's DNS
 DNS_PORT = 53
+_OWN = ("resolv.conf", "hosts")
 _MS_BIND = namespaces.MS_BIND
 
 
@@ -40,8 +42,12 @@ class Ground(ABC):
         """Change it to another plan."""
 
     @abstractmethod
-    async def open_pod(self, pod: LivePod) -> None:
-        """Make a way for programs into a pod."""
+    async def open_pod(self, pod: LivePod, files: Mapping[str, Path]) -> None:
+        """Make a way for programs into a pod. `files`: what they find below /etc, where the network can show them that."""
+
+    @abstractmethod
+    def tap(self, address: str) -> socket.socket:
+        """A packet socket that hears everything in a pod. Raises MeshsimError where pods have no packets."""
 
     @abstractmethod
     async def close(self) -> None: ...
@@ -68,10 +74,15 @@ class OnSockets(Ground):
     def update(self, plan: directory.Directory) -> None:
         directory.write(self._folder, plan)
 
-    async def open_pod(self, pod: LivePod) -> None:
+    async def open_pod(self, pod: LivePod, files: Mapping[str, Path]) -> None:
         door = SocksServer(pod.network.capture, pod.resolve)
         self._doors.append(door)
         pod.socks = await door.start()
+
+    def tap(self, address: str) -> socket.socket:
+        raise MeshsimError(
+            "a pod has no packets on the loopback network, where connections are Unix sockets; start the mesh with --network netns"
+        )
 
     async def close(self) -> None:
         for door in self._doors:
@@ -101,27 +112,42 @@ class InNamespaces(Ground):
         directory.write(self._folder, plan)
         self._node.update(plan, dns=DNS_ADDRESS)
 
-    async def open_pod(self, pod: LivePod) -> None:
+    async def open_pod(self, pod: LivePod, files: Mapping[str, Path]) -> None:
         etc = self._folder / "etc" / pod.network.address
         etc.mkdir(mode=0o700, parents=True, exist_ok=True)
         search = " ".join(suffix.lstrip(".") for suffix in pod.search)
         (etc / "resolv.conf").write_text(f"search {search}\nnameserver {DNS_ADDRESS}\noptions ndots:5\n")
         (etc / "hosts").write_text(f"127.0.0.1 localhost\n{pod.network.address} {pod.name}\n")
-        own = {Path("/etc") / name: etc / name for name in ("resolv.conf", "hosts")}
-        pod.enter = self._entrance(pod.network.address, own)
+        for name in files:
+            (etc / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            (etc / name).touch(mode=0o600)
+        pod.enter = self._entrance(pod.network.address, etc, files)
 
-    def _entrance(self, address: str, files: dict[Path, Path]) -> Callable[[], None]:
-        """What a child does before it becomes a program in the pod."""
+    def _entrance(self, address: str, etc: Path, files: Mapping[str, Path]) -> Callable[[], None]:
+        """What a child does before it becomes a program in the pod.
+
+        The pod's /etc lies over the machine's, which stays as it is. A kernel that does not let a user lay one folder over another
+        (Linux before 5.11) shows the pod's resolv.conf and hosts only.
+        """
         where = self._netns.namespace(address)
 
         def enter() -> None:
+            namespaces.end_with_parent()
             where.enter()
             namespaces.unshare_mounts()
-            for place, file in files.items():
-                if place.exists():
-                    namespaces.mount(str(file), str(place), flags=_MS_BIND)
+            try:
+                namespaces.mount("overlay", "/etc", "overlay", data=f"lowerdir={etc}:/etc")
+                for name, file in files.items():
+                    namespaces.mount(str(file), f"/etc/{name}", flags=_MS_BIND)
+            except OSError:
+                for name in _OWN:
+                    if Path("/etc", name).exists():
+                        namespaces.mount(str(etc / name), f"/etc/{name}", flags=_MS_BIND)
 
         return enter
+
+    def tap(self, address: str) -> socket.socket:
+        return self._netns.tap(address)
 
     async def close(self) -> None:
         if self._dns is not None:

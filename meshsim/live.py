@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
 from contextlib import AsyncExitStack
 from pathlib import Path
 from types import TracebackType
@@ -28,7 +29,7 @@ from meshsim.network import directory
 from meshsim.network.admin_door import AdminDoor
 from meshsim.network.choice import LOOPBACK
 from meshsim.pod import LivePod
-from meshsim.processes import Process, python
+from meshsim.processes import Process, pilot_agent, python
 from meshsim.processes import world as world_process
 from meshsim.processes.proxy import ADMIN
 from meshsim.processes.world import Application, Outside
@@ -98,6 +99,10 @@ class LiveMesh:
     @property
     def proxies(self) -> list[Member]:
         return list(self._members.values())
+
+    def tap(self, name: str) -> socket.socket:
+        """A packet socket in a pod, named as for `Mesh.pod` (network/packets.py). Raises UnknownPod, MeshsimError on loopback."""
+        return self._ground.tap(self.mesh.pod(name).address)
 
     def arrivals(self) -> list[dict[str, Json]]:
         """What external servers and applications received so far, oldest first."""
@@ -226,7 +231,10 @@ class LiveMesh:
     async def _open_pod(self, pod: PodPlace) -> None:
         inside = self._network.pod(pod.address)
         live = LivePod(pod.app, pod.namespace, inside, self.roots, cluster.search_order(pod.namespace))
-        await self._ground.open_pod(live)
+        member = self._members.get(pod.address)
+        await self._ground.open_pod(live, member.identity_files if member else {})
+        if member:
+            live.tools = pilot_agent.install(member.home / "bin", member.home / ADMIN)
         if pod.address in self._members:
             door = AdminDoor(self._network, pod.address, self._members[pod.address].home / ADMIN)
             self._stack.push_async_callback(door.close)

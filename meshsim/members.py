@@ -45,6 +45,12 @@ class Member(ABC):
         self.placed = xds.ProxyConfig()
 
     @property
+    def identity_files(self) -> dict[str, Path]:
+        """Its certificate, key and the mesh's roots, by where older Istio has them below /etc of its pod."""
+        files = self.workload.files
+        return {"certs/cert-chain.pem": files.chain, "certs/key.pem": files.key, "certs/root-cert.pem": files.root}
+
+    @property
     def name(self) -> str:
         return f"{self.proxy.name}.{self.proxy.namespace}"
 
@@ -92,8 +98,7 @@ class Member(ABC):
         for folder in _IDENTITY_FOLDERS:
             name = path.removeprefix(folder)
             if name != path:
-                files = self.workload.files
-                return {"cert-chain.pem": files.chain, "key.pem": files.key, "root-cert.pem": files.root}.get(name)
+                return self.identity_files.get(f"certs/{name}")
         secret, key = mounted(self._mounts, path) or (("", ""), "")
         data = self._kubernetes.get(secret, {}).get(key)
         if data is None:

@@ -64,6 +64,8 @@ class LivePod:
         self.search = list(search)
         self.enter: Callable[[], None] | None = None
         """What a child process does to be inside the pod; None where only the environment leads there."""
+        self.tools: Path | None = None
+        """A folder of programs that the pod has beside the machine's."""
 
     async def resolve(self, host: str) -> list[str]:
         """The addresses of a name, as an application in this pod finds them."""
@@ -121,6 +123,8 @@ class LivePod:
             environment |= {"ALL_PROXY": proxy, "all_proxy": proxy}
         if self.curl_home is not None:
             environment["CURL_HOME"] = str(self.curl_home)
+        if self.tools is not None:
+            environment["PATH"] = os.pathsep.join((str(self.tools), environment.get("PATH", os.defpath)))
         return environment | dict.fromkeys(TRUST_VARIABLES, str(self.roots))
 
     async def run(self, *command: str) -> int:

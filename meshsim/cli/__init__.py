@@ -38,10 +38,11 @@ COMMANDS = {
     "kube-inject": "print YAML with a sidecar in each pod",
     "logs": "show access logs of the running mesh",
     "exec": "run a command in a pod of the running mesh",
+    "capture": "write the packets of a pod of the running mesh to a pcap file",
 }
 MESHES = ("up", "ls", "down")
 """The commands of one module: meshes that stay."""
-LIKE_KUBECTL = ("apply", "get", "describe", "delete", "create", "label", "logs", "exec", "install")
+LIKE_KUBECTL = ("apply", "get", "describe", "delete", "create", "label", "logs", "exec", "install", "capture")
 """What a running mesh answers by itself; these start without click and without the mesh's own modules."""
 USER_MISTAKE = 2
 INTERRUPTED = 130

@@ -121,7 +121,15 @@ def _exec() -> _Parser:
     return parser
 
 
+def _capture() -> _Parser:
+    parser = _parser("capture", "Write a pod's packets to a pcap file until Ctrl-C: meshsim capture sleep -w sleep.pcap")
+    parser.add_argument("-w", "--write", required=True, metavar="FILE")
+    parser.add_argument("-c", "--count", type=int, default=0, help="end after so many packets")
+    parser.add_argument("pod")
+    return parser
+
+
 _PARSERS = {
     "apply": _apply, "delete": _delete, "create": _create, "get": _get, "label": _label, "logs": _logs, "exec": _exec,
-    "install": _install, "describe": _describe,
+    "install": _install, "describe": _describe, "capture": _capture,
 }  # fmt: skip

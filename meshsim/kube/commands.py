@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from argparse import Namespace
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
@@ -22,12 +23,14 @@ from meshsim.kube.terminal import Terminal, run
 from meshsim.live import LiveMesh
 from meshsim.members import Member
 from meshsim.mesh import Mesh, PodPlace
+from meshsim.network import packets
 from meshsim.pod import NO_SUCH_PROGRAM
 from meshsim.resources import Documents, Resource
 from meshsim.surroundings import surrounded
 
 FAILED = 1
 TAIL_OF_MANY = 10  # kubectl shows the last lines only where a selector chose the pods
+STDOUT = "-"
 _POLL = 0.1
 _CERTIFICATES = ("/etc/certs/", "/var/run/secrets/workload-spiffe-credentials/")
 
@@ -58,6 +61,7 @@ class Commands:
         does: dict[str, Callable[[Namespace, Terminal], Awaitable[int]]] = {
             "apply": self._apply, "delete": self._delete, "create": self._create, "label": self._label, "install": self._install,
             "get": self._get, "describe": self._describe, "logs": self._logs, "exec": self._exec,
+            "capture": self._capture,
         }  # fmt: skip
         try:
             return await does[command](asked, terminal)
@@ -260,6 +264,21 @@ class Commands:
                 await terminal.say(f'error: exec: "{asked.after[0]}": executable file not found in $PATH')
             await terminal.say(f"command terminated with exit code {status}")
         return status
+
+    async def _capture(self, asked: Namespace, terminal: Terminal) -> int:
+        place = self._place(asked.pod, asked.namespace)
+        tap = self._live.tap(_full(place))
+        try:
+            to_stdout = asked.write == STDOUT
+            out = os.fdopen(os.dup(terminal.stdout), "wb") if to_stdout else open(Path(terminal.folder, asked.write), "wb")  # noqa: SIM115
+        except OSError as e:
+            tap.close()
+            raise MeshsimError(f"error: {asked.write}: {e.strerror}") from None
+        with out:
+            await terminal.say(f"listening in {_full(place)}; Ctrl-C ends the capture")
+            count = await packets.record(tap, out, terminal.gone, asked.count)
+        await terminal.say(f"{count} packets captured")
+        return 0
 
     async def _by_proxy(self, member: Member, words: list[str], terminal: Terminal) -> int | None:
         """What only a proxy's container has: `pilot-agent request`, and its certificates as files. None: neither."""

@@ -13,6 +13,7 @@ import ctypes
 import errno
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -23,6 +24,7 @@ from meshsim.errors import MeshsimError
 
 CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
+_PR_SET_PDEATHSIG = 1
 _SBIN = ("/usr/sbin", "/sbin", "/usr/local/sbin")
 
 
@@ -137,6 +139,11 @@ def unshare_mounts() -> None:
     """Give this process a mount namespace of its own, from which nothing spreads."""
     _call("unshare", CLONE_NEWNS)
     mount("none", "/", flags=MS_REC | MS_PRIVATE)
+
+
+def end_with_parent() -> None:
+    """Let the kernel kill this process when its parent ends, however that ends; kept across exec (prctl(2), PR_SET_PDEATHSIG)."""
+    _call("prctl", _PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 _libc = ctypes.CDLL(None, use_errno=True) if sys.platform == "linux" else None

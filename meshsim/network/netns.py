@@ -39,6 +39,7 @@ _BACKLOG = 1024
 _SO_ORIGINAL_DST = 80
 _IP_FREEBIND, _IP_TRANSPARENT = 15, 19
 _SO_MARK = 36
+_ETH_P_ALL = 3
 
 
 class Places(msgspec.Struct, omit_defaults=True):
@@ -189,6 +190,13 @@ class NetnsNetwork:
 
     def pod(self, address: str) -> Pod:
         return Pod(self, address)
+
+    def tap(self, pod: str) -> socket.socket:
+        """A non-blocking packet socket that hears all of a pod's interfaces. Raises OSError for an address that is no pod's."""
+        with self._namespace(pod).inside(self._home):
+            sock = socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(_ETH_P_ALL))
+        sock.setblocking(False)
+        return sock
 
     def socket(self, kind: int, address: str, port: int) -> socket.socket:
         """A bound, non-blocking socket at an address of the world, listening if it is a stream's."""

@@ -61,3 +61,39 @@ def test_loopback_is_there_everywhere(tmp_path: Path) -> None:
 def test_auto_says_why_it_cannot_have_namespaces(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(namespaces, "unavailable", lambda: "nft not found: install nftables")
     assert choice.enter("auto") == choice.Choice("loopback", "network: loopback, because nft not found: install nftables")
+
+
+@pytest.mark.parametrize(
+    ("missing", "settings", "said"),
+    [
+        (("ip",), {}, "ip not found: install iproute2"),
+        (("nft",), {}, "nft not found: install nftables"),
+        (("ip", "nft"), {}, "ip and nft not found: install iproute2 nftables"),
+        ((), {"max_user_namespaces": "0"}, "user namespaces are switched off: sysctl -w user.max_user_namespaces=15000"),
+        (
+            (),
+            {"unprivileged_userns_clone": "0"},
+            "user namespaces are for root only here: sysctl -w kernel.unprivileged_userns_clone=1",
+        ),
+        (
+            (),
+            {"apparmor_restrict_unprivileged_userns": "1"},
+            "AppArmor restricts user namespaces: sysctl -w kernel.apparmor_restrict_unprivileged_userns=0",
+        ),
+        ((), {}, "user namespaces are not available here (not permitted); inside a container they need its permission"),
+    ],
+)
+def test_auto_names_what_to_install_or_set(
+    missing: tuple[str, ...], settings: dict[str, str], said: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def refused() -> None:
+        raise namespaces.NamespacesUnavailable("")
+
+    known = [(tmp_path / Path(path).name, value, remedy) for path, value, remedy in namespaces._SETTINGS]
+    for path, value, _ in known:
+        path.write_text(settings.get(path.name, "good" + value) + "\n")
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(namespaces, "_SETTINGS", known)
+    monkeypatch.setattr(namespaces, "program", lambda name: None if name in missing else f"/sbin/{name}")
+    monkeypatch.setattr(namespaces, "enter", refused)
+    assert choice.enter("auto") == choice.Choice("loopback", f"network: loopback, because {said}")
