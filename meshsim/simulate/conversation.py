@@ -6,7 +6,7 @@ relays passes it on as it is; one that terminates looks inside. `Got` is what th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any as Json
 
 from meshsim.routing import http2_fields, tls_words
@@ -113,7 +113,8 @@ def protocol(talk: Conversation) -> str:
 
 def copied(request: Request) -> Request:
     """A request whose headers may be changed."""
-    return replace(request, headers=list(request.headers))
+    r = request
+    return Request(r.method, r.path, r.authority, r.scheme, list(r.headers), r.version, r.ends, r.upgrade)
 
 
 def as_received(response: Response, http2: bool) -> Response:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Any as Json
 
 from meshsim.routing.clusters import Cluster
@@ -109,7 +110,11 @@ def _criteria(chain: Chain) -> str:
 
 def _resource(metadata: Metadata | None) -> str:
     """Kind/namespace/name of the resource Istio names in its metadata."""
-    config = str(metadata.filter_metadata.get("istio", {}).get("config", "")) if metadata else ""
+    return _named(str(metadata.filter_metadata.get("istio", {}).get("config", ""))) if metadata else ""
+
+
+@lru_cache(maxsize=4096)
+def _named(config: str) -> str:
     parts = config.split("/")
     if len(parts) < 8:
         return ""
