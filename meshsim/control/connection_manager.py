@@ -13,10 +13,9 @@ Istio's telemetry filters (peer metadata, `istio.stats`, gRPC statistics) change
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from enum import Enum
 
-from meshsim.errors import NotSimulated
+from meshsim.control import proxy_headers
 from meshsim.resources.mesh_config import MeshConfig
 from meshsim.xds.access_log import AccessLog
 from meshsim.xds.http_connection_manager import (
@@ -47,32 +46,6 @@ class Direction(Enum):
     GATEWAY = "gateway"
 
 
-@dataclass(frozen=True, slots=True)
-class _Identity:
-    """How a direction treats what it is told about clients, and what it says of itself."""
-
-    use_remote_address: bool
-    forward_client_cert_details: str
-    set_current_client_cert_details: ClientCertDetails | None
-    server_name: str
-    server_header_transformation: str
-    http_protocol_options: Http1ProtocolOptions | None
-
-
-_IDENTITY = {
-    Direction.OUTBOUND: _Identity(False, "SANITIZE", None, "", "OVERWRITE", None),
-    Direction.INBOUND: _Identity(
-        False, "APPEND_FORWARD", ClientCertDetails(subject=True, dns=True, uri=True), "istio-envoy", "OVERWRITE", None
-    ),
-    Direction.GATEWAY: _Identity(
-        True,
-        "SANITIZE_SET",
-        ClientCertDetails(subject=True, cert=True, dns=True, uri=True),
-        "istio-envoy",
-        "OVERWRITE",
-        Http1ProtocolOptions(),
-    ),
-}
 # (normalize_path, merge_slashes, path_with_escaped_slashes_action) of MeshConfig.pathNormalization
 _NORMALIZATION = {
     "NONE": (False, False, "KEEP_UNCHANGED"),
@@ -94,11 +67,12 @@ def connection_manager(
 ) -> HttpConnectionManager:
     """`routes` is the name of a route configuration, or one in place; `before_router` e.g. a dynamic forward proxy.
 
-    Raises NotSimulated for `defaultConfig.proxyHeaders`, which would change most of what is said here.
+    Raises NotSimulated for some of `defaultConfig.proxyHeaders` and `gatewayTopology` (proxy_headers.py).
     """
-    if mesh.default_config is not None and mesh.default_config.proxy_headers:
-        raise NotSimulated("meshConfig.defaultConfig.proxyHeaders")
-    identity = _IDENTITY[direction]
+    said = proxy_headers.of(mesh)
+    certificate, details = _certificate(direction, mesh)
+    silent = bool(said.server.disabled)
+    server = said.server.value or ("" if direction is Direction.OUTBOUND else "istio-envoy")
     normalize, merge, escaped = _NORMALIZATION[mesh.path_normalization.normalization if mesh.path_normalization else "DEFAULT"]
     ads = ConfigSource(ads=Empty(), initial_fetch_timeout="0s", resource_api_version="V3")
     alpn = [] if direction is Direction.INBOUND else [HttpFilter("istio.alpn", _ALPN)]
@@ -112,24 +86,32 @@ def connection_manager(
             HttpFilter("envoy.filters.http.fault", HttpFault()),
             HttpFilter("envoy.filters.http.cors", Cors()),
             *(before_router or []),
-            HttpFilter("envoy.filters.http.router", Router()),
+            HttpFilter("envoy.filters.http.router", Router(suppress_envoy_headers=bool(said.envoy_debug_headers.disabled))),
         ],
-        http_protocol_options=identity.http_protocol_options,
-        server_name=identity.server_name,
-        server_header_transformation=identity.server_header_transformation,
+        http_protocol_options=Http1ProtocolOptions() if direction is Direction.GATEWAY else None,
+        server_name="" if silent else server,
+        server_header_transformation="PASS_THROUGH" if silent else "OVERWRITE",
         stream_idle_timeout="0s",
         access_log=list(access_log),
-        use_remote_address=identity.use_remote_address,
+        use_remote_address=direction is Direction.GATEWAY,
+        append_x_forwarded_port=bool(said.x_forwarded_port.enabled),
+        generate_request_id=False if said.request_id.disabled else None,
         request_id_extension={"typed_config": {"@type": "type.googleapis.com/envoy.extensions.request_id.uuid.v3.UuidRequestIdConfig"}},
         tracing=_tracing(mesh),
-        forward_client_cert_details=identity.forward_client_cert_details,
-        set_current_client_cert_details=identity.set_current_client_cert_details,
+        forward_client_cert_details=certificate,
+        set_current_client_cert_details=details,
         proxy_100_continue=True,
         upgrade_configs=[UpgradeConfig("websocket")],
         normalize_path=normalize,
         merge_slashes=merge,
         path_with_escaped_slashes_action=escaped,
     )
+
+
+def _certificate(direction: Direction, mesh: MeshConfig) -> tuple[str, ClientCertDetails | None]:
+    if direction is Direction.OUTBOUND:
+        return "SANITIZE", None
+    return proxy_headers.inbound_certificate(mesh) if direction is Direction.INBOUND else proxy_headers.gateway_certificate(mesh)
 
 
 def _tracing(mesh: MeshConfig) -> dict[str, object] | None:

@@ -17,6 +17,7 @@ from meshsim import hosts
 from meshsim.control import destination_rules, http_matches, http_routes
 from meshsim.control.gateways import Merged, PlacedServer, hosts_for_namespace
 from meshsim.control.mesh_index import VirtualService, visible
+from meshsim.control.proxy_headers import counts_attempts
 from meshsim.control.services import Service
 from meshsim.control.view import View
 from meshsim.control.virtual_services import http_rules
@@ -69,7 +70,7 @@ def _configuration(view: View, name: str, servers: list[PlacedServer]) -> RouteC
             found.setdefault(host.lower(), _Host(host.lower(), server.number, server.source)).require_tls = True
     return RouteConfiguration(
         name,
-        _virtual_hosts(found) or [VirtualHost(f"blackhole:{servers[0].number}", ["*"])],
+        _virtual_hosts(found, counted=counts_attempts(view.mesh)) or [VirtualHost(f"blackhole:{servers[0].number}", ["*"])],
         validate_clusters=False,
         max_direct_response_body_size_bytes=MAX_DIRECT_RESPONSE_BYTES,
         ignore_port_in_host_matching=True,
@@ -109,8 +110,8 @@ def _translate(view: View, server: PlacedServer, virtual_service: VirtualService
     return http_routes.translate(virtual_service, http_rules(virtual_service, view.index), context)
 
 
-def _virtual_hosts(found: dict[str, _Host]) -> list[VirtualHost]:
-    """Sorted by name; equal ones joined under the most specific host's name."""
+def _virtual_hosts(found: dict[str, _Host], *, counted: bool) -> list[VirtualHost]:
+    """Sorted by name; `counted` says how often a request was tried. Equal ones are joined under the most specific host's name."""
     kept: dict[tuple[tuple[int, ...], bool], _Host] = {}
     out: list[_Host] = []
     for name in sorted(found, key=hosts.specificity):
@@ -126,7 +127,7 @@ def _virtual_hosts(found: dict[str, _Host]) -> list[VirtualHost]:
             host.domains,
             http_matches.catch_all_last(host.routes),
             require_tls="ALL" if host.require_tls else "NONE",
-            include_request_attempt_count=True,
+            include_request_attempt_count=counted,
             metadata=Metadata({"meshsim": {"source": host.source}}),
         )
         for host in sorted(out, key=lambda h: f"{h.name}:{h.number}")

@@ -14,6 +14,7 @@ from meshsim import hosts
 from meshsim.control import http_matches, retries
 from meshsim.control.destination_rules import Merged
 from meshsim.control.mesh_index import MESH_GATEWAY, VirtualService, gateway_name
+from meshsim.control.proxy_headers import keeps_host
 from meshsim.control.services import Service
 from meshsim.control.virtual_services import HttpRule
 from meshsim.errors import NotSimulated
@@ -235,6 +236,7 @@ def _action(out: route.Route, rule: HttpRule, authority: str, context: Context) 
         else:
             action.prefix_rewrite = spec.rewrite.uri
         authority = spec.rewrite.authority or authority
+        action.append_x_forwarded_host = keeps_host(context.mesh)
     action.host_rewrite_literal = authority
     action.request_mirror_policies = _mirrors(rule, context)
     hashed = False

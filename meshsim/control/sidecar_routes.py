@@ -17,6 +17,7 @@ from meshsim.control.clusters import ANY_HOST_ROUTES, DYNAMIC_DNS_CLUSTER, PASST
 from meshsim.control.destination_rules import Merged
 from meshsim.control.mesh_index import MESH_GATEWAY, VirtualService
 from meshsim.control.protocols import Protocol
+from meshsim.control.proxy_headers import counts_attempts, keeps_host
 from meshsim.control.services import UNSPECIFIED, Port, Service
 from meshsim.control.view import EgressListener, View
 from meshsim.control.virtual_services import http_rules
@@ -98,6 +99,7 @@ def _virtual_hosts(view: View, listener: EgressListener, known: dict[str, Servic
     names: set[str] = set()
     domains: set[str] = set()
     full = {hostname.lower() for hostname in known}
+    counted = counts_attempts(view.mesh)
     out: list[VirtualHost] = []
 
     def add(host: str, entry: _Entry, candidates: list[str], short: set[str]) -> None:
@@ -109,7 +111,7 @@ def _virtual_hosts(view: View, listener: EgressListener, known: dict[str, Servic
         domains.update(d.lower() for d in free)
         if free:
             source = Metadata({"meshsim": {"source": entry.source}}) if entry.source else None
-            out.append(VirtualHost(vhost_name, free, entry.routes, include_request_attempt_count=True, metadata=source))
+            out.append(VirtualHost(vhost_name, free, entry.routes, include_request_attempt_count=counted, metadata=source))
 
     for entry in entries:
         for host in entry.unknown:
@@ -265,16 +267,17 @@ def _is_address(host: str) -> bool:
 
 def _catch_all(view: View) -> VirtualHost:
     """The last virtual host: what becomes of a Host that nobody declared."""
-    mode = view.outbound_mode
+    mode, counted = view.outbound_mode, counts_attempts(view.mesh)
     if mode == "REGISTRY_ONLY":
         route = Route(RouteMatch(prefix="/"), "block_all", direct_response=DirectResponseAction(502))
-        return VirtualHost("block_all", ["*"], [route], include_request_attempt_count=True)
+        return VirtualHost("block_all", ["*"], [route], include_request_attempt_count=counted)
     if mode == "ALLOW_ANY_DYNAMIC_DNS":
         vhost, cluster = ANY_HOST_ROUTES, DYNAMIC_DNS_CLUSTER
     else:
         vhost, cluster = "allow_any", egress_proxy_cluster(view.egress_proxy) or PASSTHROUGH_CLUSTER
-    route = Route(RouteMatch(prefix="/"), vhost, route=RouteAction(cluster=cluster, timeout="0s", max_grpc_timeout="0s"))
-    return VirtualHost(vhost, ["*"], [route], include_request_attempt_count=True)
+    action = RouteAction(cluster=cluster, timeout="0s", max_grpc_timeout="0s", append_x_forwarded_host=keeps_host(view.mesh))
+    route = Route(RouteMatch(prefix="/"), vhost, route=action)
+    return VirtualHost(vhost, ["*"], [route], include_request_attempt_count=counted)
 
 
 def egress_proxy_cluster(destination: Destination | None) -> str:

@@ -29,12 +29,62 @@ class ProxyStatsMatcher(Message):
     inclusion_regexps: list[str] = []
 
 
+ForwardClientCertDetails = Annotated[
+    Literal["UNDEFINED", "SANITIZE", "FORWARD_ONLY", "APPEND_FORWARD", "SANITIZE_SET", "ALWAYS_FORWARD_ONLY"],
+    enum("istio.mesh.v1alpha1.ForwardClientCertDetails"),
+]
+
+
+class Disabling(Message):
+    """A header that proxies write unless this says otherwise."""
+
+    disabled: bool | None = None
+
+
+class Enabling(Message):
+    """A header that proxies write only if this says so."""
+
+    enabled: bool | None = None
+
+
+class ServerHeader(Disabling):
+    value: str = ""
+
+
+class SetCurrentClientCertDetails(Message):
+    subject: bool | None = None
+    cert: bool | None = None
+    chain: bool | None = None
+    dns: bool | None = None
+    uri: bool | None = None
+
+
+class ProxyHeaders(Message):
+    forwarded_client_cert: ForwardClientCertDetails = "UNDEFINED"
+    set_current_client_cert_details: SetCurrentClientCertDetails = msgspec.field(default_factory=SetCurrentClientCertDetails)
+    request_id: Disabling = msgspec.field(default_factory=Disabling)
+    server: ServerHeader = msgspec.field(default_factory=ServerHeader)
+    attempt_count: Disabling = msgspec.field(default_factory=Disabling)
+    envoy_debug_headers: Disabling = msgspec.field(default_factory=Disabling)
+    metadata_exchange_headers: Struct | None = None
+    preserve_http1_header_case: bool | None = None
+    x_forwarded_host: Enabling = msgspec.field(default_factory=Enabling)
+    x_forwarded_port: Enabling = msgspec.field(default_factory=Enabling)
+
+
+class Topology(Message):
+    num_trusted_proxies: int = 0
+    forward_client_cert_details: ForwardClientCertDetails = "UNDEFINED"
+    proxy_protocol: Struct | None = None
+
+
 class DefaultConfig(Message):
     """ProxyConfig of MeshConfig; `proxy.istio.io/config` overlays it per pod."""
 
     proxy_stats_matcher: ProxyStatsMatcher | None = None
     proxy_metadata: dict[str, str] = {}
-    proxy_headers: Struct | None = None
+    proxy_headers: ProxyHeaders | None = None
+    gateway_topology: Topology | None = None
     hold_application_until_proxy_starts: bool | None = None
     concurrency: int | None = None
     tracing: Struct | None = None

@@ -17,6 +17,7 @@ from meshsim.xds.http_connection_manager import HttpConnectionManager
 from meshsim.xds.message import HeaderValueOption
 
 XFF, XFP, XFCC = "x-forwarded-for", "x-forwarded-proto", "x-forwarded-client-cert"
+XF_PORT = "x-forwarded-port"
 REQUEST_ID, EXTERNAL, INTERNAL = "x-request-id", "x-envoy-external-address", "x-envoy-internal"
 DECORATOR, ATTEMPTS = "x-envoy-decorator-operation", "x-envoy-attempt-count"
 ORIGINAL_PATH, ORIGINAL_HOST = "x-envoy-original-path", "x-envoy-original-host"
@@ -67,7 +68,7 @@ def incoming(
             headers = replaced(headers, XFF, f"{forwarded},{own}" if forwarded else own)
         headers = replaced(headers, XFP, scheme)
         headers = replaced(headers, EXTERNAL, downstream.source.host)
-        if not manager.preserve_external_request_id:
+        if manager.generate_request_id is not False and not manager.preserve_external_request_id:
             headers = without(headers, REQUEST_ID)
     else:
         if forwarded:
@@ -77,6 +78,8 @@ def incoming(
         if XFP not in names:
             headers.append((XFP, scheme))
     request.scheme = next((v for n, v in headers if n == XFP), scheme) if XFP in names else scheme
+    if manager.append_x_forwarded_port and (edge or XF_PORT not in names):
+        headers = replaced(headers, XF_PORT, str(downstream.destination.port))
     if XFCC in names or downstream.peer is not None:
         headers = _client_certificate(headers, downstream, manager)
     if manager.generate_request_id is not False and (REQUEST_ID not in names or (edge and not manager.preserve_external_request_id)):
@@ -127,6 +130,8 @@ def _client_certificate(headers: Headers, downstream: Downstream, manager: HttpC
     if details is not None:
         if details.cert and peer.pem:
             parts.append(f'Cert="{_quoted(peer.pem)}"')
+        if details.chain and peer.pem:
+            parts.append(f'Chain="{_quoted(peer.pem)}"')
         if details.subject:
             parts.append(f'Subject="{peer.subject}"')
         if details.uri:

@@ -82,6 +82,7 @@ class HttpConnectionManager(
     use_remote_address: bool | None = None
     xff_num_trusted_hops: int = 0
     skip_xff_append: bool = False
+    append_x_forwarded_port: bool = False
     generate_request_id: bool | None = None
     preserve_external_request_id: bool = False
     always_set_request_id_in_response: bool = False
