@@ -95,6 +95,18 @@ class Core:
         """Count something that happened at a connection manager."""
         self.stats.meter(f"http.{manager.config.stat_prefix}.").inc(name)
 
+    def opened(self, manager: Manager, version: str) -> None:
+        """Count a connection that begins to speak HTTP."""
+        meter = self.stats.meter(f"http.{manager.config.stat_prefix}.")
+        meter.inc("downstream_cx_total")
+        meter.inc(f"downstream_cx_http{version}_total")
+
+    def closed(self, manager: Manager, *, by_us: bool) -> None:
+        """Count its end."""
+        meter = self.stats.meter(f"http.{manager.config.stat_prefix}.")
+        meter.inc("downstream_cx_destroy")
+        meter.inc("downstream_cx_destroy_local" if by_us else "downstream_cx_destroy_remote")
+
     def count_request(self, manager: Manager, version: str) -> None:
         meter = self.stats.meter(f"http.{manager.config.stat_prefix}.")
         meter.inc("downstream_rq_total")

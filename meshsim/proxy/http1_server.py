@@ -61,6 +61,7 @@ class Http1Server(asyncio.Protocol):
         self._out = Gathered(self._transport)
         self._core.connections.add(self)
         self._expiry = Expiry(self._core, self.manager, self._lifetime, self)
+        self._core.opened(self.manager, "1")
 
     def data_received(self, data: bytes) -> None:
         if self._raw:
@@ -81,6 +82,7 @@ class Http1Server(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._core.connections.discard(self)
         answered, self._closing = self._closing, True
+        self._core.closed(self.manager, by_us=answered)
         self._expiry.stop()
         for timer in (self._linger, self._head_limit):
             if timer is not None:

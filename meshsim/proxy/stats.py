@@ -60,7 +60,10 @@ class Meter:
         if names is None:
             begin = f"{self._prefix}{side}_rq_"
             names = (f"{begin}completed", f"{begin}{code // 100}xx")
-            names = self._codes[side, code] = names if side == "downstream" else (*names, f"{begin}{code}")
+            if side == "upstream":  # and once more by where the request came from, which for Envoy is always outside the mesh here
+                names = (*names, f"{begin}{code}")
+                names += tuple(f"{self._prefix}external.{name[len(self._prefix) :]}" for name in names)
+            self._codes[side, code] = names
         counters = self._counters
         for name in names:
             counters[name] = counters.get(name, 0) + 1

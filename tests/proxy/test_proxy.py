@@ -121,7 +121,15 @@ def test_prometheus_names_and_tags() -> None:
     stats.meter("http.outbound_0.0.0.0_80.").response("downstream", 404)
     stats.meter("cluster.outbound|80||a.example.").response("upstream", 503)
     stats.gauge("server.live", lambda: 1)
-    assert stats.prometheus().splitlines() == [
+    assert [line for line in stats.prometheus().splitlines() if "external" in line] == [
+        "# TYPE envoy_cluster_external_upstream_rq counter",
+        'envoy_cluster_external_upstream_rq{envoy_response_code="503",envoy_cluster_name="outbound|80||a.example"} 1',
+        "# TYPE envoy_cluster_external_upstream_rq_completed counter",
+        'envoy_cluster_external_upstream_rq_completed{envoy_cluster_name="outbound|80||a.example"} 1',
+        "# TYPE envoy_cluster_external_upstream_rq_xx counter",
+        'envoy_cluster_external_upstream_rq_xx{envoy_response_code_class="5",envoy_cluster_name="outbound|80||a.example"} 1',
+    ]
+    assert [line for line in stats.prometheus().splitlines() if "external" not in line] == [
         "# TYPE envoy_cluster_upstream_rq counter",
         'envoy_cluster_upstream_rq{envoy_response_code="503",envoy_cluster_name="outbound|80||a.example"} 1',
         "# TYPE envoy_cluster_upstream_rq_completed counter",

@@ -64,10 +64,12 @@ class Http2Server(Http2Connection):
         self.core.connections.add(self)
         super().connection_made(transport)
         self._expiry = Expiry(self.core, self.manager, self._lifetime, self)
+        self.core.opened(self.manager, "2")
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
         self._expiry.stop()
+        self.core.closed(self.manager, by_us=self._going or self._ended)
         self.core.connections.discard(self)
         self._lose_streams()
 
