@@ -44,6 +44,7 @@ class _Queue:
         self.waiting.clear()
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
 
     def _look(self) -> None:
         """Do what is due, and come again for the first that is not."""
