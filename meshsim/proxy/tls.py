@@ -210,6 +210,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._tls = prepared.context.wrap_bio(self._incoming, self._outgoing, server_side=server, server_hostname=sni or None)
         self._raw: asyncio.Transport | None = None
         self._ready = self._over = self._eof_told = False
+        self._resumable = server
         self.protocol: asyncio.Protocol | None = None
         self._session_key = f"{sni}|{name}"
         if not server and (session := prepared.sessions.get(self._session_key)) is not None:
@@ -276,9 +277,15 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._ready = True
         self._flush()
         self._count()
-        if not self._server and self._tls.session is not None:
-            self._prepared.sessions[self._session_key] = self._tls.session
+        self._keep_session()
         self._on_ready(self)
+
+    def _keep_session(self) -> None:
+        """For the next connection. TLS 1.3 sends what resumes it after the handshake (RFC 8446 4.6.1), with the first bytes that follow."""
+        session = None if self._server else self._tls.session
+        if session is not None and session.has_ticket:
+            self._prepared.sessions[self._session_key] = session
+            self._resumable = True
 
     def _check(self, der: bytes | None) -> bool:
         """Whether the peer's names fit, as far as its certificate is known; ends the connection if they do not."""
@@ -333,6 +340,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             ended = True
         except ssl.SSLError as e:
             broken = e.with_traceback(None)  # whose frame would refer to this one, and keep all of `pieces`
+        if not self._resumable:
+            self._keep_session()
         if pieces:
             self.protocol.data_received(b"".join(pieces))
         if self._over:
