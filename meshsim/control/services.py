@@ -301,7 +301,7 @@ class _Builder:
         spec = resource.spec
         ports = [Port(p.number, p.name, Protocol.parse(p.protocol), p.target_port or None) for p in spec.ports]
         resolution = RESOLUTIONS[spec.resolution]
-        addresses = list(dict.fromkeys(_single(a) for a in spec.addresses if ":" not in a)) or [UNSPECIFIED]
+        addresses = list(dict.fromkeys(map(_single, spec.addresses))) or [UNSPECIFIED]
         for host in dict.fromkeys(spec.hosts):
             for address in addresses:
                 service = Service(
@@ -379,7 +379,7 @@ def _exports(given: Iterable[str], namespace: str, default: Iterable[str]) -> tu
 
 
 def _single(address: str) -> str:
-    return address.removesuffix("/32")
+    return address.removesuffix("/128" if ":" in address else "/32")
 
 
 def is_ip(text: str) -> bool:

@@ -240,7 +240,7 @@ def _domains(view: View, service: Service, port: int, listen_port: int) -> tuple
         out += [f"*.{d}" for d in list(out)]
     address = service.address_for(view.proxy.dns_capture)
     if address != UNSPECIFIED:
-        out.append(address)
+        out.append(f"[{address}]" if ":" in address else address)
     if listen_port == 0:
         with_port = [f"{d}:{port}" for d in out]
         out = [*out, *with_port] if port == 80 else with_port

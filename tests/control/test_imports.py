@@ -184,3 +184,14 @@ def test_a_passthrough_cluster_keeps_what_its_host_said_of_dns() -> None:
     rule = document("DestinationRule", {"host": HOST, "trafficPolicy": {"loadBalancer": {"simple": "PASSTHROUGH"}}})
     made = cluster(compiled(entry("a", TLS), rule, proxy=CLIENT, mesh={"dnsRefreshRate": "30s"}))
     assert (made["type"], made["dns_refresh_rate"]) == ("ORIGINAL_DST", "30s")
+
+
+@pytest.mark.parametrize(
+    ("address", "listener", "domain"),
+    [("2001:db8::1", "2001:db8::1_443", "[2001:db8::1]"), ("2001:db8::1/128", "2001:db8::1_443", "[2001:db8::1]"),
+     ("2001:db8::/32", "0.0.0.0_443", "[2001:db8::/32]")],
+)  # fmt: skip
+def test_addresses_of_ipv6(address: str, listener: str, domain: str) -> None:
+    made = compiled(entry("a", HTTP, TLS, addresses=[address], resolution="STATIC"), proxy=CLIENT)
+    assert listener in [found.name for found in made.listeners]
+    assert [h.domains[2] for r in made.routes if r.name == "80" for h in r.virtual_hosts if HOST in h.name] == [domain]
