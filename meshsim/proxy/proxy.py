@@ -80,11 +80,15 @@ class Proxy:
     async def update(self, config: xds.ProxyConfig) -> None:
         """Work by another configuration from now on; what is under way ends as it began.
 
+        Clients of a listener that changed are asked to go, and their connections end at the latest after their drain time.
         When this returns, the requests that began before are answered, or slow: whoever they were sent to may change now.
         """
         self.config, self.updated = config, time.time()
         older = set(self.core.streams)
         self._use(config)
+        for connection in list(self.core.connections):
+            if connection.manager is not None and not self.runtime.is_current(connection.manager):
+                connection.retire()
         await self._names.resolve_all()
         await self._listen()
         limit = self.core.loop.time() + ANSWER_TIME

@@ -78,6 +78,10 @@ class ListenerRules:
             self._compiled[key] = self._compile(found)
         return self._compiled[key]
 
+    def has(self, manager: Manager) -> bool:
+        """Whether a connection manager is of one of its chains."""
+        return any(chain.http is manager for chain in self._compiled.values())
+
     def no_chain(self, downstream: Downstream, now: float) -> Entry:
         """The entry of a connection that no chain takes."""
         entry = Entry(downstream, start=now, listener=self.name, details="filter_chain_not_found", end=now)
@@ -155,6 +159,10 @@ class Runtime:
         """The listener that a redirected connection is handed to: at its exact address, else at its port; None for neither."""
         any_address = "::" if ":" in destination.host else "0.0.0.0"
         return self._places.get((destination.host, destination.port)) or self._places.get((any_address, destination.port))
+
+    def is_current(self, manager: Manager) -> bool:
+        """Whether new connections are still served by this connection manager."""
+        return any(rules.has(manager) for rules in self.listeners.values())
 
     def http_date(self) -> str:
         return _http_date(int(self.clock()))

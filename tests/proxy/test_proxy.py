@@ -41,6 +41,22 @@ async def test_an_update_changes_new_requests_and_finishes_old_ones() -> None:
         assert (await old).endswith(b"old")
 
 
+async def test_an_update_asks_the_clients_of_what_changed_to_go() -> None:
+    async with Bench(http(drain_timeout="0.05s")) as bench:
+        await bench.host(answering)
+        reader, writer = await bench.client()
+        ask = b"GET / HTTP/1.1\r\nhost: h\r\n\r\n"
+        writer.write(ask)
+        assert b"connection: close" not in await reader.readuntil(b"ok")
+        await bench.proxy.update(bench.config)
+        writer.write(ask)
+        assert b"connection: close" not in await reader.readuntil(b"ok")
+        await bench.proxy.update(direct(299))
+        writer.write(ask)
+        assert b"connection: close" in await reader.readuntil(b"ok")
+        assert await asyncio.wait_for(reader.read(), 5) == b""
+
+
 async def test_an_update_can_take_the_listener_away() -> None:
     async with Bench(http()) as bench:
         await bench.proxy.update(xds.ProxyConfig())
