@@ -36,6 +36,7 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     ),
     "Gateway": ("servers[].tls.verifyCertificateSpki", "servers[].tls.verifyCertificateHash", "servers[].tls.ecdhCurves"),
     "MeshConfig": (
+        "defaultConfig.proxyMetadata",
         "discoverySelectors",
         "enableEnvoyAccessLogService",
         "inboundClusterStatName",
@@ -46,6 +47,7 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
         "tlsDefaults.ecdhCurves",
         "verifyCertificateAtClient",
     ),
+    "ProxyConfig": ("environmentVariables",),
     "Service": ("internalTrafficPolicy", "sessionAffinity"),
     "Sidecar": ("ingress[].tls",),
 }
@@ -72,7 +74,7 @@ def _places(value: Json, steps: list[str]) -> Iterator[Path]:
         return
     name = steps[0].removesuffix("[]")
     inner = getattr(value, _CAPITAL.sub(lambda found: "_" + found[0].lower(), name), None)
-    if inner in (None, False, "", [], _SAYS_NOTHING.get(name)):
+    if inner in (None, False, "", [], {}, _SAYS_NOTHING.get(name)):
         return
     if steps[0] == name:
         for rest in _places(inner, steps[1:]):
