@@ -93,7 +93,8 @@ spec:
   - name: cnn
     trafficPolicy:
       tls: {{mode: {mode}{sni}}}
-"""
+{pool}"""
+_ONCE = "      connectionPool: {http: {maxRequestsPerConnection: 1}}\n"
 
 _HTTP = """---
 apiVersion: networking.istio.io/v1
@@ -160,7 +161,8 @@ class Leg:
     host: str = HOST
 
 
-def _through(port: int, *, mtls: bool = False, originate: bool = False) -> str:
+def _through(port: int, *, mtls: bool = False, originate: bool = False, once: bool = False) -> str:
+    """once: a connection between the hops carries one request."""
     gateway = _GATEWAY.format(
         port=port,
         protocol="HTTPS" if mtls else "HTTP",
@@ -168,13 +170,14 @@ def _through(port: int, *, mtls: bool = False, originate: bool = False) -> str:
         tls=", tls: {mode: ISTIO_MUTUAL}" if mtls else "",
         mode="ISTIO_MUTUAL" if mtls else "DISABLE",
         sni=f", sni: {HOST}" if mtls else "",
+        pool=_ONCE if once else "",
     )
     routes = _HTTP.format(host=HOST, port=port, out=443 if originate else 80, subset=", subset: tls" if originate else "")
     return _CLUSTER + gateway + routes + (_ORIGINATION if originate else "")
 
 
 def _passed_through() -> str:
-    gateway = _GATEWAY.format(port=443, protocol="TLS", host=HOST, tls=", tls: {mode: PASSTHROUGH}", mode="DISABLE", sni="")
+    gateway = _GATEWAY.format(port=443, protocol="TLS", host=HOST, tls=", tls: {mode: PASSTHROUGH}", mode="DISABLE", sni="", pool="")
     return _CLUSTER + gateway + _PASSTHROUGH.format(host=HOST)
 
 
@@ -186,6 +189,7 @@ LEGS = (
     Leg("gateway", "sidecar + gateway, plaintext HTTP/1.1", _through(80)),
     Leg("mtls", "sidecar + gateway, mTLS, HTTP/1.1", _through(82, mtls=True)),
     Leg("origination", "the same, plus TLS origination", _through(82, mtls=True, originate=True)),
+    Leg("mtls-reconnects", "mTLS, a connection for each request, sessions resumed", _through(82, mtls=True, once=True)),
     Leg("http2", "sidecar + gateway, plaintext HTTP/2 between", _through(81)),
     Leg("http2-mtls", "sidecar + gateway, mTLS, HTTP/2 between", _through(83, mtls=True)),
     Leg("bodies", "64 KiB bodies, two hops", _through(80), body=64 * KIB),
@@ -198,6 +202,16 @@ LEGS = (
         tls=True,
         body=BULK,
         connections=8,
+        bulk=True,
+    ),
+    Leg(
+        "passthrough-download",
+        "SNI passthrough, two hops, one download of 512 MiB",
+        _passed_through(),
+        port=443,
+        tls=True,
+        body=512 * 1024 * KIB,
+        connections=1,
         bulk=True,
     ),
     Leg("mtls-bulk", "mTLS between, 8 streams", _through(82, mtls=True), body=BULK, connections=8, bulk=True),
