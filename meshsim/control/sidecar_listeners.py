@@ -290,10 +290,12 @@ class SidecarListeners:
     def _route(self, http: _Http) -> None:
         if http.route_name in self.routes:
             return
+        declared = (each for each in self._view.egress_listeners if http.port and each.port and each.port.number == http.port)
+        listener = next(declared, http.listener)  # the Sidecar's own listener decides about a port, also where it imports nothing
         if http.service is not None and http.service_port is not None:
-            made = sidecar_routes.service_configuration(self._view, http.listener, http.service, http.service_port)
+            made = sidecar_routes.service_configuration(self._view, listener, http.service, http.service_port)
         else:
-            made = sidecar_routes.port_configuration(self._view, http.listener, http.route_name, http.port)
+            made = sidecar_routes.port_configuration(self._view, listener, http.route_name, http.port)
         self.routes[http.route_name] = made
 
     def _fallback(self) -> list[NetworkFilter]:

@@ -195,3 +195,14 @@ def test_addresses_of_ipv6(address: str, listener: str, domain: str) -> None:
     made = compiled(entry("a", HTTP, TLS, addresses=[address], resolution="STATIC"), proxy=CLIENT)
     assert listener in [found.name for found in made.listeners]
     assert [h.domains[2] for r in made.routes if r.name == "80" for h in r.virtual_hosts if HOST in h.name] == [domain]
+
+
+def test_a_listener_of_the_sidecar_decides_about_its_port_where_it_imports_nothing() -> None:
+    """What the catch-all listener imports has a listener there, whose routes know nobody."""
+    entry = document(
+        "ServiceEntry", {"hosts": ["a.example.com"], "ports": [{"number": 8080, "name": "http", "protocol": "HTTP"}], "resolution": "DNS"}
+    )
+    own = {"port": {"number": 8080, "name": "http", "protocol": "HTTP"}, "hosts": ["./b.example.com"]}
+    told = compiled(entry, document("Sidecar", {"egress": [own, {"hosts": ["./*"]}]}), proxy=CLIENT)
+    (routes,) = (r for r in told.routes if r.name == "8080")
+    assert [host.name for host in routes.virtual_hosts] == ["allow_any"]
