@@ -21,7 +21,7 @@ from meshsim.control.services import DYNAMIC_DNS, KUBERNETES, PASSTHROUGH, UNSPE
 from meshsim.control.tcp_filters import Surroundings, Weighted, relay
 from meshsim.control.view import EgressListener, View
 from meshsim.resources.message import seconds
-from meshsim.xds.http_connection_manager import HttpFilter
+from meshsim.xds.http_connection_manager import Http1ProtocolOptions, HttpConnectionManager, HttpFilter
 from meshsim.xds.http_filters import DynamicForwardProxyFilter
 from meshsim.xds.listener import (
     FilterChain,
@@ -312,10 +312,13 @@ class SidecarListeners:
         """`proxyHttpPort`: a forward proxy for applications that are told of it."""
         http = _Http("http_proxy", 0, listener)
         self._route(http)
+        manager = self._manager("http_proxy", "http_proxy")
+        assert isinstance(manager.typed_config, HttpConnectionManager)
+        manager.typed_config.http_protocol_options = Http1ProtocolOptions(allow_absolute_url=True)
         return Listener(
             f"127.0.0.1_{port}",
             Address(SocketAddress("127.0.0.1", port)),
-            [FilterChain(filters=[self._manager("http_proxy", "http_proxy")])],
+            [FilterChain(filters=[manager])],
             traffic_direction="OUTBOUND",
             listener_filters_timeout="0s",
             continue_on_listener_filters_timeout=True,

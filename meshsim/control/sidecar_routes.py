@@ -242,8 +242,7 @@ def _domains(view: View, service: Service, port: int, listen_port: int) -> tuple
     if address != UNSPECIFIED:
         out.append(f"[{address}]" if ":" in address else address)
     if listen_port == 0:
-        with_port = [f"{d}:{port}" for d in out]
-        out = [*out, *with_port] if port == 80 else with_port
+        out = [each for d in out for each in ((d, f"{d}:{port}") if port == 80 else (f"{d}:{port}",))]
     return list(dict.fromkeys(out)), set(short)
 
 

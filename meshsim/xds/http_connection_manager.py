@@ -23,6 +23,7 @@ class HttpFilter(Message):
 
 
 class Http1ProtocolOptions(Message):
+    allow_absolute_url: bool | None = None
     accept_http_10: bool = False
     default_host_for_http_10: str = ""
     enable_trailers: bool = False
