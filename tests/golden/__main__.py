@@ -1,4 +1,4 @@
-"""python -m tests.golden [--engine simulate|asyncio] [--network loopback|netns] [--out DIR] [--full-xds DIR] CASE_FOLDER...
+"""python -m tests.golden [--engine simulate|asyncio] [--network loopback|netns] [--list FILE] [--out DIR] [--full-xds DIR] CASE_FOLDER...
 
 Replays golden cases. Without --out it compares with what each folder recorded and prints, per theme (a case's name up to its first
 "-"), how many xds files are equal and how many calls are on each of three cumulative levels: the answer, the way, the wire.
@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
     except NamespacesUnavailable as e:
         print(e, file=sys.stderr)
         return FAILED
-    folders = cases.folders(options.folders)
+    folders = _listed(cases.folders(options.folders), options.list)
     started = time.monotonic()
     one = partial(_one, engine=options.engine, network=options.network, base=options.base, out=options.out, full_xds=options.full_xds)
     verdicts, failed = [], 0
@@ -55,6 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
         return FAILED
     surprised = any(surprises("xds", v) or surprises(options.engine, v) for v in verdicts)
     return DIFFERENT if surprised else EQUAL
+
+
+def _listed(folders: list[Path], files: list[Path]) -> list[Path]:
+    """The folders that a list names; all of them without a list."""
+    names = {Path(name).name for file in files for name in file.read_text().split()}
+    return [folder for folder in folders if not files or folder.name in names]
 
 
 def _one(
@@ -99,6 +105,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--base", type=Path, default=cases.BASE, help="the GoldenBase every case starts from")
     parser.add_argument("--out", type=Path, metavar="DIR", help="write DIR/<case>/outcomes.json and xds/ instead of comparing")
     parser.add_argument("--full-xds", type=Path, metavar="DIR", help="write DIR/<case>/xds/<proxy>.json whole")
+    parser.add_argument("--list", type=Path, action="append", default=[], metavar="FILE", help="only the cases named in FILE")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="processes")
     parser.add_argument("-v", "--verbose", action="store_true", help="say what differs")
     return parser
