@@ -240,7 +240,7 @@ class Arrival:
 
         def failed(error: HandshakeFailed) -> None:
             if relay is not None:
-                relay.handshake_failed(error.reason)
+                relay.handshake_failed(error.reason, at_hello=error.at_hello)
             if not done.done():
                 done.set_result(None)
 

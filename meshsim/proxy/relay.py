@@ -103,9 +103,9 @@ class Relay(asyncio.Protocol):
         self.begin()
         return await self._outcome
 
-    def handshake_failed(self, reason: str) -> None:
+    def handshake_failed(self, reason: str, *, at_hello: bool) -> None:
         """The client's TLS came to nothing."""
-        self._session.entry.downstream_failure = reason.replace(" ", "_")
+        self._session.client_failed(reason, at_hello=at_hello)
         self._end()
 
     # the client's side

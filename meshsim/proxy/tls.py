@@ -108,6 +108,8 @@ class Contexts:
         low = _VERSIONS.get(given.tls_minimum_protocol_version, low) if given else low
         high = _VERSIONS.get(given.tls_maximum_protocol_version, high) if given else high
         context.minimum_version, context.maximum_version = low, max(low, high)
+        if low < ssl.TLSVersion.TLSv1_2:
+            context.set_ciphers("DEFAULT@SECLEVEL=0")  # below which OpenSSL speaks no such old version, and BoringSSL does
         if given and given.cipher_suites:
             names = [c.strip("[]") for suite in given.cipher_suites for c in suite.split("|")]
             context.set_ciphers(":".join(names))
@@ -178,10 +180,10 @@ def peer_of(der: bytes | None) -> Peer | None:
 
 
 class HandshakeFailed(Exception):
-    """reason: as logs print it; reset: whether the peer broke the connection."""
+    """reason: as logs print it. at_hello: it came of the client's first message, before anything was agreed."""
 
-    def __init__(self, reason: str):
-        self.reason = reason
+    def __init__(self, reason: str, *, at_hello: bool = False):
+        self.reason, self.at_hello = reason, at_hello
         super().__init__(reason)
 
 
@@ -270,7 +272,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             return
         except ssl.SSLError as e:
             self._flush()
-            self._fail(certificates.openssl_words(e))
+            self._fail(certificates.openssl_words(e, at_hello=self._tls.cipher() is None))
             return
         if self._prepared.validation is not None and not self._check(self._tls.getpeercert(True)):
             return
@@ -307,7 +309,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def _failed(self, reason: str) -> None:
         if name := certificates.counter(reason):
             self._meter.inc(name)
-        self._on_failure(HandshakeFailed(reason))
+        self._on_failure(HandshakeFailed(reason, at_hello=self._tls.cipher() is None))
 
     def _count(self) -> None:
         meter, cipher = self._meter, self._tls.cipher()

@@ -39,6 +39,7 @@ _CODES = {
     "SSLV3_ALERT_CERTIFICATE_EXPIRED": 268436501,
     "UNSUPPORTED_PROTOCOL": 268435696,
     "NO_SHARED_CIPHER": 268435640,
+    "HANDSHAKE_FAILURE_ON_CLIENT_HELLO": 268435610,
     "HTTP_REQUEST": 268435612,
 }
 _ALIASES = {"UNSUPPORTED_PROTOCOL": "UNSUPPORTED_PROTOCOL", "NO_PROTOCOLS_AVAILABLE": "NO_SUPPORTED_VERSIONS_ENABLED"}
@@ -48,8 +49,11 @@ RESET = "TLS_error:|33554536:system library:OPENSSL_internal:Connection reset by
 
 def failure(reason: str, detail: str = "") -> str:
     """What logs print for a failed handshake."""
-    code = _CODES.get(reason, 268435456)
-    return f"TLS_error:|{code}:SSL routines:OPENSSL_internal:{reason}:{detail + ':' if detail else ''}TLS_error_end"
+    return f"TLS_error:|{_numbered(reason)}:{detail + ':' if detail else ''}TLS_error_end"
+
+
+def _numbered(reason: str) -> str:
+    return f"{_CODES.get(reason, 268435456)}:SSL routines:OPENSSL_internal:{reason}"
 
 
 def unverified(message: str, depth: int = 0) -> str:
@@ -75,8 +79,8 @@ def counter(reason: str) -> str:
     return next((name for words, name in _COUNTED if words in reason), "")
 
 
-def openssl_words(error: ssl.SSLError) -> str:
-    """The log's words for an error of Python's ssl."""
+def openssl_words(error: ssl.SSLError, *, at_hello: bool = False) -> str:
+    """The log's words for an error of Python's ssl. at_hello: it came of the client's first message, before anything was agreed."""
     if isinstance(error, ssl.SSLCertVerificationError):
         message = error.verify_message
         return unverified(message, 1 if "in certificate chain" in message else 0)
@@ -85,6 +89,8 @@ def openssl_words(error: ssl.SSLError) -> str:
     reason = error.reason or "UNKNOWN"
     if reason == "PEER_DID_NOT_RETURN_A_CERTIFICATE":
         return failure(reason, "peer did not provide required client certificate")
+    if reason == "SSLV3_ALERT_HANDSHAKE_FAILURE" and at_hello:
+        return f"TLS_error:|{_numbered(reason)}|{_numbered('HANDSHAKE_FAILURE_ON_CLIENT_HELLO')}:TLS_error_end"
     return failure(_ALIASES.get(reason, reason))
 
 

@@ -139,6 +139,12 @@ class Session:
         """The connection has lasted as long as it may."""
         self.entry.flag("DT")
 
+    def client_failed(self, reason: str, *, at_hello: bool) -> None:
+        """The client's TLS came to nothing; at its first message there was no time yet to connect."""
+        self.entry.downstream_failure = reason.replace(" ", "_")
+        if at_hello:
+            self.entry.upstream = ""
+
     def finish(self, now: float, received: int, sent: int) -> Entry:
         self.entry.end, self.entry.received, self.entry.sent = now, received, sent
         return self.entry

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from meshsim.routing.transport import Transport
-from meshsim.simulate.handshake import Answer, Certificate, Offer, Trust, trust, versions
+from meshsim.simulate.handshake import Answer, Certificate, Offer, Trust, ciphers, trust, versions
 from meshsim.simulate.world import Secrets
 from meshsim.xds.tls import CommonTlsContext, DownstreamTlsContext, UpstreamTlsContext
 
@@ -22,7 +22,12 @@ def answer(context: DownstreamTlsContext, secrets: Secrets) -> Answer | None:
     params = common.tls_params
     low, high = (params.tls_minimum_protocol_version, params.tls_maximum_protocol_version) if params else ("", "")
     return Answer(
-        certificates[0], tuple(common.alpn_protocols), requires, clients if requires or validates else None, versions(low, high, (12, 13))
+        certificates[0],
+        tuple(common.alpn_protocols),
+        requires,
+        clients if requires or validates else None,
+        versions(low, high, (12, 13)),
+        ciphers(params.cipher_suites if params else ()),
     )
 
 
@@ -41,7 +46,8 @@ def offer(way: Transport, secrets: Secrets) -> Offer | None:
         return None
     params = common.tls_params
     low, high = (params.tls_minimum_protocol_version, params.tls_maximum_protocol_version) if params else ("", "")
-    return Offer(way.sni, way.alpn, certificate, verifies, versions(low, high, (12, 12)))
+    suites = ciphers(params.cipher_suites if params else ())
+    return Offer(way.sni, way.alpn, certificate, verifies, versions(low, high, (12, 12)), suites)
 
 
 def _trust(common: CommonTlsContext, secrets: Secrets, name: str) -> Trust | None:

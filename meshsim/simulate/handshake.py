@@ -7,6 +7,7 @@ where the client reads next (RFC 8446 4.4.2.4, 6).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from meshsim.routing import tls_words
@@ -20,7 +21,7 @@ VERSIONS = {"TLSv1_0": 10, "TLSv1_1": 11, "TLSv1_2": 12, "TLSv1_3": 13}
 @dataclass(frozen=True)
 class Certificate:
     """A certificate as far as a verdict needs it. `ca` labels who signed it, and may have `revoked` it; `problem` is what else is wrong
-    with it ("expired"...)."""
+    with it ("expired"...); `key` how it signs, ECDSA or RSA."""
 
     dns: tuple[str, ...] = ()
     uris: tuple[str, ...] = ()
@@ -28,6 +29,7 @@ class Certificate:
     subject: str = ""
     problem: str = ""
     revoked: bool = False
+    key: str = "ECDSA"
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -77,25 +79,27 @@ def trust(
 
 @dataclass(frozen=True)
 class Offer:
-    """A TLS client. `verifies` None: it goes on whatever it is shown."""
+    """A TLS client. `verifies` None: it goes on whatever it is shown. ciphers: of TLS 1.2 and older, empty for the usual ones."""
 
     sni: str = ""
     alpn: tuple[str, ...] = ()
     certificate: Certificate | None = None
     verifies: Trust | None = None
     versions: tuple[int, int] = (12, 13)
+    ciphers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Answer:
     """A TLS server. alpn: in its order of preference. requires: whether a client must show a certificate; `clients` None: it asks for
-    none."""
+    none. ciphers: as for a client."""
 
     certificate: Certificate
     alpn: tuple[str, ...] = ()
     requires: bool = False
     clients: Trust | None = None
     versions: tuple[int, int] = (12, 13)
+    ciphers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -126,6 +130,14 @@ def shake(offer: Offer, answer: Answer) -> Handshake:
         )
     alpn = next((p for p in answer.alpn if p in offer.alpn), "")
     server = answer.certificate
+    if version <= 12 and not _shared_cipher(offer.ciphers, answer.ciphers, server.key):
+        return Handshake(
+            False,
+            version=version,
+            client_words=tls_words.CIPHER_ALERT,
+            server_words=tls_words.NO_SHARED_CIPHER,
+            told="SSLV3_ALERT_HANDSHAKE_FAILURE",
+        )
     if offer.verifies is not None:
         words = offer.verifies.objection(server)
         if words:
@@ -140,6 +152,14 @@ def shake(offer: Offer, answer: Answer) -> Handshake:
         if words:
             return _refused(server, alpn, version, words, "TLSV1_ALERT_UNKNOWN_CA", "TLSV1_ALERT_UNKNOWN_CA")
     return Handshake(True, server, shown, alpn, version)
+
+
+def _shared_cipher(offered: tuple[str, ...], taken: tuple[str, ...], key: str) -> bool:
+    """Whether a suite of both fits the server's key; a suite that names no kind of key is for RSA."""
+    if not offered and not taken:
+        return True
+    suites = set(offered) & set(taken) if offered and taken else {*offered, *taken}
+    return any(("ECDSA" if "ECDSA" in suite else "RSA") == key for suite in suites)
 
 
 def _refused(server: Certificate, alpn: str, version: int, words: str, told_late: str, told: str) -> Handshake:
@@ -163,6 +183,11 @@ def _named(wanted: StringMatcher, certificate: Certificate) -> bool:
         return True
     fits = matcher(wanted)
     return any(fits(name) for name in certificate.names)
+
+
+def ciphers(suites: Iterable[str]) -> tuple[str, ...]:
+    """The suites of a TlsParameters message, groups of equal preference (`[A|B]`) taken apart."""
+    return tuple(name.strip("[]") for suite in suites for name in suite.split("|"))
 
 
 def versions(low: str, high: str, default: tuple[int, int]) -> tuple[int, int]:

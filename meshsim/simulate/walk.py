@@ -306,7 +306,7 @@ class Simulation:
         step = session.begin()
         if isinstance(step, tcp.Connect):
             self._to(node.proxy.ip, step.host.address, Raw(), walk)
-        session.entry.downstream_failure = words.replace(" ", "_")
+        session.client_failed(words, at_hello=words in (tls_words.UNSUPPORTED, tls_words.NO_SHARED_CIPHER))
         session.finish(self.now, 0, 0)
         walk.trace.hops.append(describe.hop(node.proxy, session.entry, rules, chain, cluster=session.cluster, reasons=why))
 

@@ -161,6 +161,7 @@ _KEYS = (("tls.crt", "cert"), ("ca.crt", "cacert"), ("ca.crl", "crl"))  # of a c
 def pem_certificate(pem: bytes) -> Certificate | None:
     """The leaf of a PEM chain as facts; None for text that holds no certificate."""
     from cryptography import x509
+    from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
     try:
         leaf = x509.load_pem_x509_certificates(pem)[0]
@@ -172,7 +173,8 @@ def pem_certificate(pem: bytes) -> Certificate | None:
         uris = tuple(names.get_values_for_type(x509.UniformResourceIdentifier))
     except x509.ExtensionNotFound:
         dns = uris = ()
-    return Certificate(dns, uris, _label(leaf.issuer.public_bytes()), leaf.subject.rfc4514_string())
+    key = "RSA" if isinstance(leaf.public_key(), RSAPublicKey) else "ECDSA"
+    return Certificate(dns, uris, _label(leaf.issuer.public_bytes()), leaf.subject.rfc4514_string(), key=key)
 
 
 def pem_roots(pem: bytes) -> frozenset[str]:
