@@ -29,6 +29,7 @@ spec:
     certificate: {%s}
     clientCertificates: {%s}
     maxTls: "%s"
+    handshake: %s
     answers: [{body: hello}]
 ---
 apiVersion: networking.istio.io/v1
@@ -39,13 +40,17 @@ spec:
   trafficPolicy:
     portLevelSettings:
     - port: {number: 443}
+      connectionPool: {tcp: {connectTimeout: 0.3s}}
       tls: {%s}
 """
 OWN = "clientCertificate: /etc/certs/cert-chain.pem, privateKey: /etc/certs/key.pem"
 
 
 class Row(NamedTuple):
-    """server: its certificate; clients: whose it asks for; tls: the DestinationRule's; says: a word of the gateway's log line."""
+    """server: its certificate; clients: whose it asks for; tls: the DestinationRule's; handshake: what the server does instead of one.
+
+    says, details: words of the gateway's log line, in the transport's failure and in the details.
+    """
 
     name: str
     status: int
@@ -54,6 +59,8 @@ class Row(NamedTuple):
     clients: str = "mode: none"
     newest: str = "1.3"
     says: str = ""
+    handshake: str = '""'
+    details: str = ""
 
 
 REQUIRED = "mode: required, trust: [mesh]"
@@ -73,12 +80,14 @@ TABLE = [
     Row("no client certificate", 503, clients=REQUIRED),
     Row("no client certificate, TLS 1.2", 503, clients=REQUIRED, newest="1.2"),
     Row("somebody else's client certificate", 503, tls=f"mode: MUTUAL, {OWN}", clients="mode: required, trust: [partner]"),
+    Row("a handshake that is never answered", 503, handshake="stall", details="{connection_timeout}"),
+    Row("a connection broken in its handshake", 503, handshake="reset", details="{remote_connection_failure"),
 ]
 
 
 def mesh_of(row: Row) -> Mesh:
     mesh = meshsim.load(SCENARIO)
-    over = loads(CHANGED % (row.server, row.clients, row.newest, row.tls)).require().resources
+    over = loads(CHANGED % (row.server, row.clients, row.newest, row.handshake, row.tls)).require().resources
     kept = {(r.kind, r.name) for r in over}
     return mesh.changed([*(r for r in mesh.documents.resources if (r.kind, r.name) not in kept), *over])
 
@@ -95,4 +104,6 @@ async def test_live_and_simulated_give_the_same(row: Row) -> None:
     assert gateway is not None
     assert row.says in log
     assert row.says in gateway.entry.upstream_failure
+    assert row.details in log
+    assert row.details in gateway.entry.details
     assert f" {row.status} {','.join(gateway.entry.flags) or '-'} " in log

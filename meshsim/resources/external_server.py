@@ -96,6 +96,7 @@ class ServerPort(msgspec.Struct, rename="camel", kw_only=True, forbid_unknown_fi
 
     alpn: what a TLS port agrees to, the preferred first.
     connect: whether the port grants CONNECT requests, as a forward proxy does.
+    handshake: what a TLS port does instead of shaking hands: `stall` reads and says nothing for ever, `reset` breaks the connection.
     """
 
     port: int
@@ -107,6 +108,7 @@ class ServerPort(msgspec.Struct, rename="camel", kw_only=True, forbid_unknown_fi
     max_tls: Literal["1.2", "1.3"] = "1.3"
     answers: list[Answer] = []
     connect: bool = False
+    handshake: Literal["", "stall", "reset"] = ""
 
     @property
     def is_tls(self) -> bool:

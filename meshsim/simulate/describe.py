@@ -147,7 +147,7 @@ def client(call: Call, got: Got) -> dict[str, Json]:
 
 
 def _told(word: str) -> str:
-    return word if word in ("eof", "reset") or word.startswith("tls: ") else f"tls: {word}"
+    return word if word in ("eof", "reset", "timeout") or word.startswith("tls: ") else f"tls: {word}"
 
 
 def _certificate(call: Call, got: Got) -> dict[str, Json]:

@@ -52,6 +52,10 @@ class Servers:
     def _tls(self, server: Server, source: str, talk: Conversation, visit: Visit) -> Got:
         if not isinstance(talk, Tls):
             return Got(error="eof", end="eof")
+        if server.port.handshake == "stall":
+            return Got(error="timeout", end="timeout", handshake=Handshake(False, told="timeout"))
+        if server.port.handshake == "reset":
+            return Got(error="reset", handshake=Handshake(False, client_words=tls_words.RESET, told="reset"))
         shown = external_server.presented(server.spec, server.port, talk.offer.sni or None, self._world.recipes)
         clients = server.port.client_certificates
         accepted = Trust(frozenset([*clients.trust, *_pem_labels(clients.pem)])) if clients.mode != "none" else None

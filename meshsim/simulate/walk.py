@@ -391,7 +391,7 @@ class Simulation:
         """Why the proxy could not connect, or None where it could."""
         if got.error == "refused":
             return Reset.CONNECT, "delayed connect error: Connection refused"
-        if got.error == "unreachable":
+        if got.error == "unreachable" or (step.transport.tls is not None and _stalled(got)):
             self.now += step.cluster.connect_timeout
             return Reset.TIMEOUT, ""
         if (
@@ -526,7 +526,10 @@ class Simulation:
             if limited:
                 walk.deadlines.pop()
         describe.agreed(hop.leg, got)
-        if offer is not None and got.error not in ("refused", "unreachable"):
+        if got.error == "unreachable" or (offer is not None and _stalled(got)):
+            self.now += step.cluster.connect_timeout
+            return this.failed(Reset.TIMEOUT, sent=False), b"", None
+        if offer is not None and got.error != "refused":
             if got.handshake is None or (not got.handshake.ok and not got.handshake.late):
                 words = conversation.tls_failure(got)
                 return this.failed(Reset.CONNECT, words, sent=False), b"", None
@@ -542,9 +545,6 @@ class Simulation:
             if began is not None and self._gave_up_first(walk, began + this.timeout):
                 return this.timed_out(), b"", None
             return _GIVEN_UP, b"", None
-        if got.error == "unreachable":
-            self.now += step.cluster.connect_timeout
-            return this.failed(Reset.TIMEOUT, sent=False), b"", None
         if got.error == "refused":
             return this.failed(Reset.CONNECT, "delayed connect error: Connection refused", sent=False), b"", None
         if got.error == "stream reset":
@@ -618,3 +618,8 @@ def _drop(source: str, destination: str, wall: Wall) -> str:
 
 def _is_address(text: str) -> bool:
     return text.replace(".", "").isdigit()
+
+
+def _stalled(got: Got) -> bool:
+    """Whether the other side never answered in a handshake: the time to connect covers that too."""
+    return got.handshake is not None and not got.handshake.ok and got.handshake.told == "timeout"

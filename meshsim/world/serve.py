@@ -11,7 +11,9 @@ The bytes of HTTP/1.1 are h11's business and those of HTTP/2 are h2's; a connect
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import struct
 from collections.abc import Awaitable, Callable, Mapping
 from email.utils import formatdate
 from typing import Any as Json
@@ -64,6 +66,9 @@ class Visit:
         self._peer = connection.source.host if connection.source else ""
         reader = asyncio.StreamReader(limit=_CHUNK)
         protocol = asyncio.StreamReaderProtocol(reader)
+        if self._port.handshake:
+            await self._refuse_handshake(connection)
+            return
         context = self._contexts.default() if self._contexts else None
         try:
             transport, _ = await loop.connect_accepted_socket(lambda: protocol, connection.sock, ssl=context)
@@ -79,6 +84,27 @@ class Visit:
             raise
         finally:
             writer.close()
+
+    async def _refuse_handshake(self, connection: Connection) -> None:
+        """Let the client's first message arrive, and then never answer it, or break the connection with it unread."""
+        loop, sock = asyncio.get_running_loop(), connection.sock
+        self.busy = False
+        try:
+            if self._port.handshake == "reset":
+                arrived = asyncio.Event()
+                loop.add_reader(sock, arrived.set)
+                try:
+                    await arrived.wait()
+                finally:
+                    loop.remove_reader(sock)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            else:
+                while await loop.sock_recv(sock, _CHUNK):
+                    pass
+        except OSError:
+            pass  # the client went away
+        finally:
+            sock.close()
 
     async def _talk(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         tls: ssl.SSLObject | None = writer.get_extra_info("ssl_object")
