@@ -42,6 +42,25 @@ metadata: {name: cnn}
 spec: {hosts: [edition.cnn.com], addresses: [151.101.65.67], ports: [{port: 80, answers: [{delay: 30s, body: late}]}]}
 """
 
+LOOP = """
+apiVersion: networking.istio.io/v1
+kind: Gateway
+metadata: {name: istio-egressgateway}
+spec:
+  selector: {istio: egressgateway}
+  servers: [{port: {number: 443, name: tls, protocol: TLS}, hosts: [edition.cnn.com], tls: {mode: PASSTHROUGH}}]
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {name: to-itself}
+spec:
+  hosts: [edition.cnn.com]
+  gateways: [mesh, istio-egressgateway]
+  tls:
+  - match: [{gateways: [mesh, istio-egressgateway], port: 443, sniHosts: [edition.cnn.com]}]
+    route: [{destination: {host: istio-egressgateway.istio-system.svc.cluster.local, port: {number: 443}}}]
+"""
+
 
 class Fault(NamedTuple):
     """changed: resources over the scenario's. log: words in one line of each proxy's log."""
@@ -104,6 +123,12 @@ async def test_a_fault_looks_as_envoy_shows_it(fault: Fault) -> None:
         for pod, words in fault.log.items():
             log = live.proxy(pod).log()
             assert any(all(word in line for word in words) for line in log), log
+
+
+def test_bytes_that_a_gateway_sends_to_itself_end_in_a_timeout() -> None:
+    trace = changed(LOOP).simulate("sleep", "https://edition.cnn.com/")
+    assert trace.client == {"tls": {"error": "timeout"}}
+    assert 400 < len(trace.hops) < 600
 
 
 async def test_a_client_in_the_pod_verifies_the_certificates_of_the_outside() -> None:

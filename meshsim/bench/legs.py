@@ -206,11 +206,11 @@ LEGS = (
     ),
     Leg(
         "passthrough-download",
-        "SNI passthrough, two hops, one download of 512 MiB",
+        "SNI passthrough, two hops, one endless download",
         _passed_through(),
         port=443,
         tls=True,
-        body=512 * 1024 * KIB,
+        body=BULK,
         connections=1,
         bulk=True,
     ),

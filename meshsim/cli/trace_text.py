@@ -43,7 +43,8 @@ class Files:
 
     def __init__(self, files: Iterable[str]):
         folders = {os.path.dirname(os.path.abspath(file)) for file in files if not file.startswith("<")}
-        self._root = os.path.commonpath(folders) if folders else ""
+        shared = os.path.commonpath(folders) if folders else ""
+        self._root = "" if shared == os.sep else shared
 
     def __call__(self, source: str) -> str:
         file, colon, line = source.rpartition(":")

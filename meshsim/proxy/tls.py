@@ -30,6 +30,7 @@ _VERSIONS = {
     "TLSv1_3": ssl.TLSVersion.TLSv1_3,
 }
 _READ = 16 * 1024  # bytes a TLS record holds at most
+_SESSIONS = 64  # names whose session is kept for resumption, the newest: where the client chooses the name there is no end of them
 
 
 class NoSecret(Exception):
@@ -44,6 +45,13 @@ class Prepared:
     def __init__(self, context: ssl.SSLContext, validation: Validation | None, own_uris: tuple[str, ...]):
         self.context, self.validation, self.own_uris = context, validation, own_uris
         self.sessions: dict[str, ssl.SSLSession] = {}
+
+    def keep(self, key: str, session: ssl.SSLSession) -> None:
+        """The session to resume by for this name; the oldest name makes room."""
+        self.sessions.pop(key, None)
+        self.sessions[key] = session
+        if len(self.sessions) > _SESSIONS:
+            del self.sessions[next(iter(self.sessions))]
 
 
 class Contexts:
@@ -286,7 +294,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         """For the next connection. TLS 1.3 sends what resumes it after the handshake (RFC 8446 4.6.1), with the first bytes that follow."""
         session = None if self._server else self._tls.session
         if session is not None and session.has_ticket:
-            self._prepared.sessions[self._session_key] = session
+            self._prepared.keep(self._session_key, session)
             self._resumable = True
 
     def _check(self, der: bytes | None) -> bool:

@@ -43,6 +43,7 @@ CLIENT_PATIENCE = 15.0  # seconds a client waits for an answer
 FIRST_BYTE, NEXT_BYTE = 4.0, 2.0  # seconds a client of raw bytes waits
 VIRTUAL_OUTBOUND, VIRTUAL_INBOUND = "virtualOutbound", "virtualInbound"
 _DEEP = 200_000  # Python frames: a loop between two proxies ends only when its headers grow too large
+_RELAYS = 500  # relays inside one another: bytes that loop end only when a process runs out of its 1024 descriptors, two for each
 _EPHEMERAL = 40000
 _TAKES_ALL = Interception()
 _AROUND = 4  # bytes of a header line beside its name and value
@@ -59,10 +60,11 @@ class _Node:
 
 @dataclass(eq=False)
 class _Walk:
-    """One call under way. `deadlines`: when each caller on the way gives up, the innermost last."""
+    """One call under way. `deadlines`: when each caller on the way gives up, the innermost last. `relays`: relays it is inside of."""
 
     trace: Trace
     explain: bool
+    relays: int = 0
     deadlines: list[float] = field(default_factory=list)
 
     @property
@@ -210,9 +212,8 @@ class Simulation:
     # Proxies
 
     def _listener(self, node: _Node, rules: ListenerRules, downstream: Downstream, talk: Conversation, walk: _Walk) -> Got:
-        """Listener filters, then the filter chain."""
-        waits = self._inspect(rules, downstream, talk)
-        if waits:
+        """Listener filters, then the filter chain. Nobody accepts once descriptors have run out: the connection waits in the backlog."""
+        if walk.relays > _RELAYS or self._inspect(rules, downstream, talk):
             self._pass_until(walk.deadline)
             return Got(error="timeout", end="timeout")
         why: list[str] | None = [] if walk.explain else None
@@ -338,7 +339,9 @@ class Simulation:
             else:
                 silent = isinstance(talk, Raw) and not talk.data
                 denied = None if silent else session.first_bytes()
+                walk.relays += 1
                 got = self._through(node, step, Raw() if denied else talk, walk, hop)
+                walk.relays -= 1
                 failure = self._connect_failure(got, step, talk)
                 if failure is not None:
                     step = session.failed(*failure)
