@@ -6,6 +6,8 @@ what arrives to `arrivals.jsonl`. When the parent died without a word it also ta
 
 from __future__ import annotations
 
+import asyncio
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -21,6 +23,7 @@ from meshsim.world import World
 from meshsim.world.certificates import Authorities
 
 FILE, ARRIVALS, CA = "world.json", "arrivals.jsonl", "ca"
+_PATIENCE = 100  # looks at an abandoned run folder, 20 ms apart
 
 
 class Application(msgspec.Struct):
@@ -53,6 +56,7 @@ def read(folder: Path) -> Outside:
 
 
 async def main(folder: Path) -> None:
+    parent = os.getppid()
     lifeline = Lifeline()
     network = choice.of_folder(folder)
     with open(folder / ARRIVALS, "a", buffering=1) as arrivals:
@@ -73,8 +77,19 @@ async def main(folder: Path) -> None:
         await lifeline.serve(update)
         await world.close()
         await network.close()
-    if is_abandoned(folder):
-        shutil.rmtree(folder, ignore_errors=True)
+    await _tidy(folder, parent)
+
+
+async def _tidy(folder: Path, parent: int) -> None:
+    """Take the run folder away if the parent died without a word. What it forked, and what still writes there, may take a moment to end."""
+    abandoned = False
+    for _ in range(_PATIENCE):
+        abandoned = abandoned or is_abandoned(folder)
+        if abandoned:
+            shutil.rmtree(folder, ignore_errors=True)
+        if not folder.exists() or (not abandoned and os.getppid() == parent):
+            return
+        await asyncio.sleep(0.02)
 
 
 if __name__ == "__main__":
