@@ -312,7 +312,10 @@ class _Streams:
     async def send(self, stream: int, response: Response, method: str) -> None:
         body = method != "HEAD" and response.size > 0
         self.connection.send_headers(stream, [(":status", str(response.status)), *_dated(response)], end_stream=not body)
-        for chunk in response.chunks() if body else ():
+        for number, chunk in enumerate(response.chunks() if body else ()):
+            if number:  # what is written last goes out together with the stream's end
+                self.flush()
+                await self.writer.drain()
             view = memoryview(chunk)
             while view:
                 size = min(len(view), self.connection.local_flow_control_window(stream), self.connection.max_outbound_frame_size)
@@ -323,8 +326,6 @@ class _Streams:
                 self.flush()
                 self.room.clear()
                 await self.room.wait()
-            self.flush()
-            await self.writer.drain()
         if body:
             if response.fault == "truncate":
                 self.connection.reset_stream(stream)
