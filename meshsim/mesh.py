@@ -25,9 +25,9 @@ from meshsim.deployments import deployed
 from meshsim.errors import MeshsimError, Problem
 from meshsim.near_misses import NearMiss, near_misses
 from meshsim.network.place import portable
-from meshsim.resources import Documents, Resource
+from meshsim.resources import Documents, Resource, recipes
 from meshsim.resources import load as load_documents
-from meshsim.resources.external_server import CertificateRecipe, ExternalServerSpec, ServerPort, described
+from meshsim.resources.external_server import ExternalServerSpec, ServerPort, described
 from meshsim.resources.interception import Interception, interception
 from meshsim.resources.issued_secret import IssuedSecretSpec
 from meshsim.resources.mesh_config import MeshConfig
@@ -180,7 +180,7 @@ class Mesh:
             names=self.names | {host: server.addresses for server in beside for host in server.hosts},
             services=self.services,
             servers=[*self.external_servers, *beside, *self.applications(with_proxy=False).values()],
-            recipes=self._recipes(),
+            recipes=recipes.certificates(),
             apps=self.applications(with_proxy=True),
             trust_domain=domain,
             walls=self.walls,
@@ -199,7 +199,7 @@ class Mesh:
     def _simulated_secrets(self, identity: Certificate, proxy: topology.Proxy) -> Secrets:
         issued = {}
         for key, spec in self.issued_secrets.items():
-            shown = spec.certificate and described(spec.certificate, spec.certificate.names, self._recipes())
+            shown = spec.certificate and described(spec.certificate, spec.certificate.names, recipes.certificates())
             roots = frozenset((spec.trust,)) if spec.trust else None
             issued[key] = SecretFacts(certificate_of(shown) if shown else None, roots, roots if spec.revocations else None)
         mounts = self.mounts.get(proxy.ip, [])
@@ -232,15 +232,6 @@ class Mesh:
             for pod in self.pods
             if pod.address in ports and not pod.is_gateway and (pod.proxy is not None) == with_proxy
         }
-
-    def _recipes(self) -> dict[str, CertificateRecipe]:
-        """How certificates may be spoilt; read only where a server or a Secret asks for it, for it takes the libraries of the live mesh."""
-        shown = [port.certificate for server in self.external_servers for port in server.ports]
-        if not any(c.recipe for c in [*shown, *(s.certificate for s in self.issued_secrets.values() if s.certificate)]):
-            return {}
-        from meshsim.world.certificates import certificate_recipes
-
-        return certificate_recipes()
 
     @cached_property
     def names(self) -> dict[str, list[str]]:

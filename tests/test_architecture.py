@@ -31,7 +31,8 @@ ALLOWED = {
     "installation": "errors resources",
     "network": "topology xds resources.network_policy resources.interception errors",
     "proxy": "xds routing network.base network.proxy_protocol identity hosts errors",
-    "world": "xds network.base network.proxy_protocol identity topology resources.external_server resources.issued_secret errors",
+    "world": "xds network.base network.proxy_protocol identity topology resources.external_server resources.issued_secret resources.recipes"
+    " errors",
     "envoy": "xds network identity topology resources.external_server errors processes",
     "audit": "mesh simulate resources.external_server hosts errors",
     "near_misses": "control resources simulate topology hosts errors",

@@ -10,6 +10,7 @@ import yaml
 from meshsim.cli.sources import file_option
 from meshsim.deployments import INJECT
 from meshsim.errors import MeshsimError
+from meshsim.resources import reader
 from meshsim.texts import shipped, texts
 from meshsim.topology import PROXY_CONTAINER, PROXY_IMAGE, TLS_MODE_LABEL
 
@@ -24,10 +25,7 @@ def command(files: tuple[str, ...]) -> None:
         raise MeshsimError("name a file: meshsim kube-inject -f FILE")
     documents = []
     for name, text in texts(map(shipped, files), None):
-        try:
-            documents += [_injected(d) for d in yaml.safe_load_all(text) if d is not None]
-        except yaml.YAMLError as e:
-            raise MeshsimError(f"{name}: not YAML: {e}") from None
+        documents += [_injected(document) for document in reader.values(text, name)]
     click.echo(yaml.safe_dump_all(documents, sort_keys=False), nl=False)
 
 

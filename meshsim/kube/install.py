@@ -10,13 +10,14 @@ import yaml
 
 from meshsim.errors import MeshsimError
 from meshsim.installation import KIND
+from meshsim.resources import reader
 
 _STEP = re.compile(r"([A-Za-z0-9_-]+)((?:\[\d+\])*)")
 MOST_MEMBERS = 100  # of a list that --set fills
 
 
 def operator(sets: Iterable[str], files: Iterable[tuple[str, str]]) -> str:
-    """One IstioOperator as YAML: what the files say, and over it each `PATH=VALUE`. Raises MeshsimError for what is neither."""
+    """One IstioOperator as YAML: what the files say, and over it each `PATH=VALUE`. Raises MeshsimError."""
     whole: dict[str, Json] = {"apiVersion": "install.istio.io/v1alpha1", "kind": KIND}
     whole["metadata"] = {"name": "installed-state", "namespace": "istio-system"}
     for name, text in files:
@@ -26,16 +27,13 @@ def operator(sets: Iterable[str], files: Iterable[tuple[str, str]]) -> str:
         path, equals, value = word.partition("=")
         if not equals:
             raise MeshsimError(f"Error: --set takes PATH=VALUE, found {word!r}")
-        _set(whole.setdefault("spec", {}), path, yaml.safe_load(value))
+        read = reader.values(value, f"--set {path}")
+        _set(whole.setdefault("spec", {}), path, read[0] if read else None)
     return yaml.safe_dump(whole, sort_keys=False)
 
 
 def _documents(name: str, text: str) -> Iterable[dict[str, Json]]:
-    try:
-        found = [d for d in yaml.safe_load_all(text) if d is not None]
-    except yaml.YAMLError as e:
-        raise MeshsimError(f"Error: {name}: {e}") from None
-    for document in found:
+    for document in reader.values(text, name):
         if not isinstance(document, dict) or document.get("kind", KIND) != KIND:
             raise MeshsimError(f"Error: {name}: an {KIND} is wanted here")
         yield document

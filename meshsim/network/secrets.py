@@ -17,8 +17,6 @@ from urllib.parse import quote
 from meshsim.xds.message import DataSource
 from meshsim.xds.tls import CertificateValidationContext, Secret, TlsCertificate
 
-SYSTEM = "system"
-
 KubernetesSecrets = Mapping[tuple[str, str], Mapping[str, bytes]]
 """The data of Secrets by namespace and name."""
 

@@ -16,8 +16,8 @@ from typing import Any as Json
 import yaml
 
 from meshsim.errors import ConfigError, Location, Problem
-from meshsim.resources import decode, interception, kinds
-from meshsim.resources.reader import MAX_BYTES, Absurd, Reader, Source, compose
+from meshsim.resources import decode, interception, kinds, recipes
+from meshsim.resources.reader import MAX_BYTES, UNREADABLE, Absurd, Reader, Source, compose, unreadable
 from meshsim.resources.resource import ObjectMeta, Resource
 from meshsim.texts import texts
 
@@ -114,13 +114,8 @@ def _read(text: str, name: str, out: Documents) -> None:
     try:
         for node in compose(text):
             _document(node, name, out, text)
-    except yaml.MarkedYAMLError as e:
-        mark = e.problem_mark or e.context_mark
-        place = Location(name, mark.line + 1, mark.column + 1) if mark else Location(name, 1)
-        out.problems.append(Problem("error", f"not YAML: {e.problem or e.context}", place))
-    except (yaml.YAMLError, Absurd, UnicodeError, RecursionError) as e:
-        said = (str(e) or type(e).__name__).splitlines()[0]
-        out.problems.append(Problem("error", f"not YAML: {said}", Location(name, 1)))
+    except UNREADABLE as e:
+        out.problems.append(unreadable(e, name))
 
 
 def _document(node: yaml.Node | None, name: str, out: Documents, text: str | None) -> None:
@@ -183,7 +178,7 @@ def _resource(raw: dict[str, Json], source: Source, out: Documents) -> None:
             return
     resource = Resource(api_version, kind_name, metadata, spec, source, _created(metadata, len(out.resources)), raw)
     resource.is_plain = is_plain
-    document.problems += interception.problems(resource)
+    document.problems += (*interception.problems(resource), *recipes.problems(resource))
     out.problems += document.problems[len(problems) :]
     if any(p.severity == "error" for p in document.problems):
         return

@@ -16,7 +16,7 @@ from typing import Any as Json
 
 import yaml
 
-from meshsim.errors import Location, Problem
+from meshsim.errors import ConfigError, Location, Problem
 
 MAX_BYTES = 64 * 1024 * 1024
 MAX_DEPTH = 64
@@ -197,6 +197,34 @@ def _note_items(node: yaml.Node, path: Path, found: dict[Path, tuple[int, int]])
         for key, value in node.value:
             if not isinstance(value, yaml.ScalarNode) and isinstance(key, yaml.ScalarNode) and len(path) < _ITEMS_DEPTH:
                 _note_items(value, (*path, key.value), found)
+
+
+UNREADABLE = (yaml.YAMLError, Absurd, UnicodeError, RecursionError)
+"""What composing a text and reading it may raise."""
+
+
+def unreadable(error: Exception, file: str) -> Problem:
+    """One of `UNREADABLE` as it is told to the person who wrote the file."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        mark = error.problem_mark or error.context_mark
+        place = Location(file, mark.line + 1, mark.column + 1) if mark else Location(file, 1)
+        return Problem("error", f"not YAML: {error.problem or error.context}", place)
+    said = (str(error) or type(error).__name__).splitlines()[0]
+    return Problem("error", f"not YAML: {said}", Location(file, 1))
+
+
+def values(text: str, file: str) -> list[Json]:
+    """The plain values of each document that holds anything. Raises ConfigError."""
+    problems: list[Problem] = []
+    found = []
+    try:
+        found = [Reader(file, problems).plain(node) for node in compose(text) if node is not None]
+    except UNREADABLE as error:
+        problems.append(unreadable(error, file))
+    errors = [p for p in problems if p.severity == "error"]
+    if errors:
+        raise ConfigError(errors)
+    return [value for value in found if value is not None]
 
 
 class Reader:

@@ -33,7 +33,6 @@ REQUEST_TIMEOUT = Local(408, "request timeout", "request_overall_timeout", close
 HEADERS_TIMEOUT = Local(408, "request header timeout", "request_header_timeout", closes=True)
 MAX_DURATION = Local(504, "downstream duration timeout", "max_duration_timeout")
 FAULT = Local(0, "fault filter abort", "fault_filter_abort", "FI")
-DENIED = Local(403, "RBAC: access denied", "")
 NO_HOST_HEADER = Local(400, "", "missing_host_header", closes=True)
 RELATIVE_PATH = Local(404, "", "absolute_path_rejected")
 BAD_PATH = Local(400, "", "path_normalization_failed", closes=True)

@@ -10,35 +10,16 @@ import datetime
 import fcntl
 import ssl
 import tempfile
-from functools import cache
 from pathlib import Path
 
-import msgspec
-import yaml
-
 from meshsim.identity import Authority, KeyPair, Leaf, self_signed, write_private
-from meshsim.resources.external_server import CertificateRecipe, ExternalServerSpec, Presented, ServerPort, described, presented
+from meshsim.resources import recipes
+from meshsim.resources.external_server import ExternalServerSpec, Presented, ServerPort, described, presented
 from meshsim.resources.issued_secret import IssuedSecretSpec
 
 _ASKED = "_meshsim_sni"  # where a connection keeps the name its client asked for
 _REVOKED = 0x4D534D52  # the serial number of every revoked certificate: its CA can list it before any process has issued it
 _TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
-
-
-class _AuthorityRecipe(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
-    organization: str
-    intermediate: bool = False
-
-
-@cache
-def certificate_recipes() -> dict[str, CertificateRecipe]:
-    """The ways to spoil a certificate, by name."""
-    return msgspec.convert(_read("external-servers.yaml"), dict[str, CertificateRecipe])
-
-
-@cache
-def authority_recipes() -> dict[str, _AuthorityRecipe]:
-    return msgspec.convert(_read("authorities.yaml"), dict[str, _AuthorityRecipe])
 
 
 class Authorities:
@@ -77,7 +58,7 @@ class Authorities:
         """The contents of a Secret, by key. Raises KeyError for a recipe or an authority that `certs/` lacks."""
         data: dict[str, bytes] = {}
         if spec.certificate is not None:
-            pair = self.issue(described(spec.certificate, spec.certificate.names, certificate_recipes()))
+            pair = self.issue(described(spec.certificate, spec.certificate.names, recipes.certificates()))
             data |= {"tls.crt": pair.chain_pem(), "tls.key": pair.key_pem()}
         if spec.trust:
             data["ca.crt"] = self[spec.trust].root_pem()
@@ -111,7 +92,7 @@ class Authorities:
         return self_signed(leaf) if recipe.self_signed else self[wanted.ca].issue(leaf)
 
     def _load_or_create(self, name: str) -> Authority:
-        recipe = authority_recipes()[name]
+        recipe = recipes.authorities()[name]
         with open(self.folder / ".lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             if (self.folder / name / "root-cert.pem").exists():
@@ -144,7 +125,7 @@ class ServerContexts:
         return self._default
 
     def _presented(self, sni: str | None) -> Presented:
-        return presented(self._server, self._port, sni, certificate_recipes())
+        return presented(self._server, self._port, sni, recipes.certificates())
 
     def _choose(self, connection: ssl.SSLObject, sni: str | None, _: ssl.SSLContext) -> None:
         setattr(connection, _ASKED, sni)
@@ -181,14 +162,3 @@ def load_pair(context: ssl.SSLContext, pair: KeyPair) -> None:
         file.write(pair.key_pem() + pair.chain_pem())
         file.flush()
         context.load_cert_chain(file.name)
-
-
-def certs_folder() -> Path:
-    """Where the recipes are: beside the package in a checkout, inside it when installed."""
-    package = Path(__file__).resolve().parents[1]
-    installed = package / "_certs"
-    return installed if installed.is_dir() else package.parent / "certs"
-
-
-def _read(name: str) -> object:
-    return yaml.safe_load((certs_folder() / name).read_text())

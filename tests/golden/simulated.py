@@ -15,12 +15,12 @@ from typing import Any as Json
 from meshsim import xds
 from meshsim.errors import NotSimulated
 from meshsim.network.place import portable
+from meshsim.resources import recipes
 from meshsim.routing import access_log
 from meshsim.simulate import Call, Secrets, Simulation, Trace, World
 from meshsim.simulate.call import HttpRequest
 from meshsim.simulate.handshake import Certificate
 from meshsim.topology import Proxy
-from meshsim.world.certificates import certificate_recipes
 from tests.golden import outcome, world
 from tests.golden.case import Case, Manifest
 
@@ -66,7 +66,7 @@ def _simulation(case: Case, configs: Mapping[str, xds.ProxyConfig]) -> Simulatio
         names=world.names(case.dns, manifests),
         services=world.services(manifests),
         servers=world.external_servers(case.dns, case.spec.get("servers") or [], roots),
-        recipes=certificate_recipes(),
+        recipes=recipes.certificates(),
         apps={p["ip"]: world.application(p["name"], world.inbound_ports(configs[p["name"]])) for p in sidecars},
         trust_domain=case.mesh_config.trust_domain,
     )

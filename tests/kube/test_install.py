@@ -9,7 +9,7 @@ import yaml
 from click.testing import CliRunner
 
 from meshsim.cli.kube_inject import command as kube_inject
-from meshsim.errors import MeshsimError
+from meshsim.errors import ConfigError, MeshsimError
 from meshsim.kube.install import operator
 from meshsim.kube.store import Rejected, Store
 from meshsim.mesh import Mesh
@@ -65,7 +65,9 @@ def test_words_go_over_files() -> None:
         (["components[0]=1", "components.x=1"], [], r"does not fit"),
         (["a[1000000]=1"], [], r"no list is that long"),
         ([], [("f.yaml", "kind: Gateway")], r"f.yaml: an IstioOperator is wanted here"),
-        ([], [("f.yaml", "a: [")], r"f.yaml: "),
+        ([], [("f.yaml", "a: [")], r"f.yaml:2:1: error: not YAML"),
+        (["a={"], [], r"--set a:2:1: error: not YAML"),
+        ([], [("f.yaml", "a: " + "[" * 1000 + "]" * 1000)], r"f.yaml:1: error: not YAML: nested deeper"),
     ],
 )
 def test_words_that_make_none(sets: list[str], files: list[tuple[str, str]], said: str) -> None:
@@ -108,3 +110,12 @@ def test_kube_inject(tmp_path: Path, metadata: str, containers: list[str]) -> No
     assert service == {"kind": "Service"}
     assert [c["name"] for c in template["spec"]["containers"]] == containers
     assert ("security.istio.io/tlsMode" in ((template["metadata"] or {}).get("labels") or {})) == (len(containers) == 2)
+
+
+def test_kube_inject_reads_yaml_as_kubernetes_does(tmp_path: Path) -> None:
+    file = tmp_path / "app.yaml"
+    file.write_text("kind: ConfigMap\ndata: {time: 1:30}\n")
+    assert CliRunner().invoke(kube_inject, ["-f", str(file)], standalone_mode=False).output == "kind: ConfigMap\ndata:\n  time: '1:30'\n"
+    file.write_text("a: " + "[" * 1000 + "]" * 1000)
+    with pytest.raises(ConfigError, match=r"app.yaml:1: error: not YAML: nested deeper"):
+        CliRunner().invoke(kube_inject, ["-f", str(file)], standalone_mode=False, catch_exceptions=False)

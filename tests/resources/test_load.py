@@ -135,6 +135,37 @@ def test_mistake_is_named_at_its_place(text: str, problem: str) -> None:
     assert said(text)[0] == problem
 
 
+OUTSIDE = """apiVersion: meshsim.dev/v1alpha1
+kind: %s
+metadata: {name: a}
+spec:
+  %s
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "spec", "problem"),
+    [
+        ("ExternalServer", "hosts: [a.com]\n  ports: [{port: 1, certificate: {ca: pulbic}}]",
+         'f.yaml:6:39: error: ExternalServer/default/a: spec.ports[0].certificate.ca: no certificate authority "pulbic"; '
+         'did you mean "public"?'),
+        ("ExternalServer", "hosts: [a.com]\n  ports: [{port: 1, certificate: {recipe: expird}}]",
+         'f.yaml:6:43: error: ExternalServer/default/a: spec.ports[0].certificate.recipe: no recipe "expird" for a certificate; '
+         'did you mean "expired"?'),
+        ("ExternalServer", "hosts: [a.com]\n  ports: [{port: 1, clientCertificates: {trust: [x]}}]",
+         'f.yaml:6:50: error: ExternalServer/default/a: spec.ports[0].clientCertificates.trust[0]: no certificate authority "x"; '
+         "allowed: mesh, partner, public, unknown"),
+        ("IssuedSecret", "trust: x",
+         'f.yaml:5:10: error: IssuedSecret/default/a: spec.trust: no certificate authority "x"; allowed: mesh, partner, public, unknown'),
+        ("IssuedSecret", "certificate: {names: [a.b], recipe: revokd}",
+         'f.yaml:5:39: error: IssuedSecret/default/a: spec.certificate.recipe: no recipe "revokd" for a certificate; '
+         'did you mean "revoked"?'),
+    ],
+)  # fmt: skip
+def test_a_certificate_that_nobody_can_issue(kind: str, spec: str, problem: str) -> None:
+    assert said(OUTSIDE % (kind, spec)) == [problem]
+
+
 def test_every_mistake_is_named_at_once() -> None:
     text = entry(resoluton="DNS", hosts="5") + "---\nkind: x\n---\n" + entry(ports="[{number: eighty, name: 80}]")
     assert len(said(text)) == 5
