@@ -41,6 +41,7 @@ from meshsim.mesh import Mesh
 from meshsim.resources import Documents, Resource, load
 from meshsim.resources.validation import accepted
 from meshsim.surroundings import surrounded
+from meshsim.words import ENGLISH, Words
 
 KIND = "Walkthrough"
 COMMAND_LIMIT = 30.0  # seconds a command may take
@@ -86,7 +87,7 @@ class Expect(_Yaml):
     counters: list[ExpectedCounter] = []
 
 
-class Words(_Yaml):
+class Wording(_Yaml):
     """A step's or a walk-through's text in another language."""
 
     title: str = ""
@@ -98,7 +99,7 @@ class Step(_Yaml):
 
     title: str
     text: str = ""
-    zh: Words | None = None
+    zh: Wording | None = None
     apply: list[str] = []
     delete: list[str] = []
     run: str = ""
@@ -109,9 +110,15 @@ class Step(_Yaml):
 class Spec(_Yaml, kw_only=True):
     title: str
     text: str = ""
-    zh: Words | None = None
+    zh: Wording | None = None
     start: list[str]
     steps: list[Step]
+
+
+def wording(said: Step | Spec, language: str) -> Wording:
+    """A step's or a walk-through's words: the other language's where they are written, and where not its own."""
+    other = said.zh if language == "zh" and said.zh else Wording()
+    return Wording(title=other.title or said.title, text=other.text or said.text)
 
 
 @dataclass
@@ -121,6 +128,10 @@ class Walkthrough:
     name: str
     folder: Path
     spec: Spec
+
+    def title(self, language: str) -> str:
+        """Its title, in that language if it has one."""
+        return wording(self.spec, language).title
 
     def initial(self) -> Mesh:
         """The mesh before the first step, in default surroundings where `start` names none. Raises ConfigError."""
@@ -157,8 +168,8 @@ def read(folder: Path) -> Walkthrough | None:
     return None
 
 
-async def play(walkthrough: Walkthrough, live: LiveMesh) -> AsyncGenerator[Played, None]:
-    """Take every step on a running mesh that started as `walkthrough.initial()`."""
+async def play(walkthrough: Walkthrough, live: LiveMesh, words: Words = ENGLISH) -> AsyncGenerator[Played, None]:
+    """Take every step on a running mesh that started as `walkthrough.initial()`. words: the language of what is not as expected."""
     resources = list(live.mesh.documents.resources)
     for number, step in enumerate(walkthrough.spec.steps, 1):
         played = Played(number, step)
@@ -167,7 +178,7 @@ async def play(walkthrough: Walkthrough, live: LiveMesh) -> AsyncGenerator[Playe
                 resources = _changed(resources, walkthrough.documents(step.apply).resources, step.delete)
                 await live.apply(live.mesh.changed(resources))
             if step.run:
-                await _run(step, live, played)
+                await _run(step, live, played, words)
         except ConfigError as e:
             played.failures += [str(p) for p in e.problems]
         yield played
@@ -186,7 +197,7 @@ def _full(name: str) -> str:
     return name if name.count("/") == 2 else name.replace("/", "/default/")
 
 
-async def _run(step: Step, live: LiveMesh, played: Played) -> None:
+async def _run(step: Step, live: LiveMesh, played: Played, words: Words) -> None:
     expect = step.expect
     sender = [step.sender] if live.mesh.pod(step.sender).proxy else []
     pods = list(dict.fromkeys([*sender, *(e.pod for e in expect.log), *(c.pod for c in expect.counters)]))
@@ -197,7 +208,7 @@ async def _run(step: Step, live: LiveMesh, played: Played) -> None:
     while True:
         played.log = {pod: live.proxy(pod).log()[count:] for pod, count in seen.items()}
         played.counters = {(pod, name): (was, await counter(live, pod, name)) for (pod, name), was in before.items()}
-        played.failures = list(_differences(played))
+        played.failures = _differences(played, words)
         if not played.failures or asyncio.get_running_loop().time() > limit:
             return
         await asyncio.sleep(_POLL)
@@ -237,33 +248,34 @@ def responses(output: str) -> list[ExpectedResponse]:
     return found
 
 
-def _differences(played: Played) -> list[str]:
+def _differences(played: Played, words: Words) -> list[str]:
     expect, found = played.step.expect, []
     if played.exit != expect.exit:
-        found.append(f"exit status {played.exit}, expected {expect.exit}")
+        found.append(words("other exit", seen=played.exit, expected=expect.exit))
     if expect.responses:
-        found += _responses(expect.responses, responses(played.output), played.substitute)
-    found += [f"the output lacks {text!r}" for text in expect.output if text not in played.output]
+        found += _responses(expect.responses, responses(played.output), played.substitute, words)
+    found += [words("lacks", text=text) for text in expect.output if text not in played.output]
     for entry in expect.log:
         hits = [line for line in played.log[entry.pod] if all(text in line for text in entry.has)]
         if bool(hits) == entry.absent:
-            found.append(f"{entry.pod} {'logged' if entry.absent else 'did not log'} a line with {' and '.join(map(repr, entry.has))}")
+            texts = words("and").join(map(repr, entry.has))
+            found.append(words("in log" if entry.absent else "not in log", pod=entry.pod, texts=texts))
     for wanted in expect.counters:
         before, after = played.counters[wanted.pod, wanted.name]
         if after - before != wanted.grows:
-            found.append(f"{wanted.pod}: {wanted.name} went from {before} to {after}, expected +{wanted.grows}")
+            found.append(words("other count", pod=wanted.pod, name=wanted.name, before=before, after=after, grows=wanted.grows))
     return found
 
 
-def _responses(expected: list[ExpectedResponse], seen: list[ExpectedResponse], substitute: bool) -> list[str]:
+def _responses(expected: list[ExpectedResponse], seen: list[ExpectedResponse], substitute: bool, words: Words) -> list[str]:
     if len(expected) != len(seen):
-        return [f"{len(seen)} responses, expected {len(expected)}"]
+        return [words("other responses", seen=len(seen), expected=len(expected))]
     found = []
     for want, got in zip(expected, seen, strict=True):
         if want.status != got.status:
-            found.append(f"status {got.status}, expected {want.status}")
+            found.append(words("other status", seen=got.status, expected=want.status))
         if want.version and want.version != got.version and not substitute:  # meshsim's own client offers HTTP/1.1 only
-            found.append(f"{got.version}, expected {want.version}")
+            found.append(words("other version", seen=got.version, expected=want.version))
         if want.location and want.location != got.location:
-            found.append(f"location {got.location!r}, expected {want.location!r}")
+            found.append(words("other location", seen=got.location, expected=want.location))
     return found

@@ -47,6 +47,7 @@ ALLOWED = {
     "texts": "errors",
     "processes": "run_folder network world proxy identity resources.external_server topology xds errors",
     "walkthrough": ANYTHING,
+    "words": "",
     "client": "pod errors",
     "cli": ANYTHING,
     "bench": ANYTHING,

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from contextlib import aclosing
 from pathlib import Path
 
 import pytest
 
 from meshsim import walkthrough
+from meshsim.cli import columns, demo_text
 from meshsim.cli.sources import scenarios
-from meshsim.walkthrough import ExpectedResponse, play, read
+from meshsim.mesh import Mesh
+from meshsim.walkthrough import ExpectedResponse, Played, Walkthrough, play, read
+from meshsim.words import CATALOGUE, LANGUAGES, Words
 
 FOLDERS = [folder for folder in scenarios() if (folder / "walkthrough.yaml").exists()]
 WITHOUT_CURL = pytest.mark.skipif(shutil.which("curl") is None, reason="some steps call curl in a shell")
@@ -26,6 +31,24 @@ async def test_every_step_gives_what_the_page_shows(folder: Path) -> None:
     async with found.initial().run() as live, aclosing(play(found, live)) as steps:
         async for played in steps:
             assert not played.failures, f"step {played.number}: {played.failures}\n{played.output}\n{played.log}"
+            for language in LANGUAGES:
+                shown = list(screen(found, played, live.mesh, Words(language)))
+                assert [line for line in shown if columns.width(line) > columns.WIDTH] == []
+                if language != "en":
+                    assert [(line, text) for line in shown for text in ENGLISH if text in line] == []
+
+
+FRAGMENTS = [(text.strip(), other) for said, other in CATALOGUE.values() for text in re.split(r"\{.*?\}", said)]
+ENGLISH = [text for text, other in FRAGMENTS if re.search(r"\w \w", text) and text not in other]
+"""The fixed words of the English screens; single ones are in YAML and logs too."""
+
+
+def screen(found: Walkthrough, played: Played, mesh: Mesh, words: Words) -> Iterator[str]:
+    """Every line that `meshsim demo` prints of a step."""
+    step, total = played.step, len(found.spec.steps)
+    blocks = [demo_text.title(played.number, total, step, words), *demo_text.commands(step, found.folder, words)]
+    blocks += [*demo_text.outcome(played, words), *demo_text.verdict(played, mesh, words), *demo_text.picture(step, mesh, words)]
+    return (line for block in blocks for line in block.splitlines())
 
 
 def test_demo_plays_the_page_with_real_processes_and_leaves_nothing() -> None:
@@ -46,7 +69,8 @@ async def test_meshsims_own_client_stands_in_for_curl(monkeypatch: pytest.Monkey
     assert all(p.substitute for p in played if p.step.run)
 
 
-async def test_a_step_that_goes_another_way_says_how() -> None:
+@pytest.mark.parametrize(("language", "said"), [("en", "2 responses, expected 1"), ("zh", "有 2 个响应，应有 1 个")])
+async def test_a_step_that_goes_another_way_says_how(language: str, said: str) -> None:
     found = read(next(f for f in FOLDERS if f.name == "egress-gateway-http"))
     assert found is not None
     step = next(s for s in found.spec.steps if s.run)
@@ -54,11 +78,11 @@ async def test_a_step_that_goes_another_way_says_how() -> None:
     found.spec.steps = [step]
     walkthrough.LOG_LIMIT, before = 0.2, walkthrough.LOG_LIMIT
     try:
-        async with found.initial().run() as live, aclosing(play(found, live)) as steps:
+        async with found.initial().run() as live, aclosing(play(found, live, Words(language))) as steps:
             played = [p async for p in steps]
     finally:
         walkthrough.LOG_LIMIT = before
-    assert "2 responses, expected 1" in played[0].failures
+    assert said in played[0].failures
 
 
 @pytest.mark.parametrize(

@@ -18,10 +18,11 @@ KINDS = (AUTO, LOOPBACK, NETNS)
 
 
 class Choice(NamedTuple):
-    """The network chosen, and one line that says why."""
+    """The network chosen, and one line that says why. missing: what kept the machine from having the other one."""
 
     kind: str
     reason: str
+    missing: str = ""
 
 
 def enter(wanted: str) -> Choice:
@@ -33,7 +34,7 @@ def enter(wanted: str) -> Choice:
         return Choice(LOOPBACK, "network: loopback, Unix sockets; applications come in by ALL_PROXY")
     missing = namespaces.unavailable()
     if missing and wanted == AUTO:
-        return Choice(LOOPBACK, f"network: loopback, because {missing}")
+        return Choice(LOOPBACK, f"network: loopback, because {missing}", missing)
     namespaces.enter()  # says itself what is missing
     return Choice(NETNS, "network: netns, a network namespace for each pod; any program is captured")
 
