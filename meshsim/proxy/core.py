@@ -8,6 +8,7 @@ from collections.abc import Callable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Protocol
 
 from meshsim.network.base import Pod
+from meshsim.proxy import shortcut
 from meshsim.proxy.deadlines import Deadlines
 from meshsim.proxy.mirror import MirrorStream
 from meshsim.proxy.pool import Pools
@@ -22,6 +23,7 @@ from meshsim.routing.manager import Manager
 from meshsim.routing.runtime import Runtime
 
 if TYPE_CHECKING:
+    from meshsim.proxy.shortcut import Shortcut
     from meshsim.proxy.stream import Stream
 
 STDOUT, STDERR = "/dev/stdout", "/dev/stderr"
@@ -60,13 +62,14 @@ class Core:
         self.deadlines = Deadlines(self.loop)
         self.tls = Contexts()
         self.pools = Pools(self)
-        self.streams: set[Stream] = set()
+        self.shortcuts = shortcut.open_()
+        self.streams: set[Stream | Shortcut] = set()
         self.mirrors: set[MirrorStream] = set()
         self.connections: set[Connection] = set()
         self.arriving: set[object] = set()
         """Connections before their filter chain, and handshakes."""
         self.tasks: set[asyncio.Task[None]] = set()
-        self._on_log = on_log
+        self.on_log = on_log
         self._stdout = stdout or sys.stdout.write
 
     @property
@@ -79,8 +82,8 @@ class Core:
         for logger in loggers:
             if logger.wanted(entry):
                 self._write(logger.path, logger.format(entry))
-        if self._on_log is not None:
-            self._on_log(entry)
+        if self.on_log is not None:
+            self.on_log(entry)
 
     def _write(self, path: str, line: str) -> None:
         if path == STDOUT:
@@ -108,9 +111,27 @@ class Core:
         meter.inc("downstream_cx_destroy_local" if by_us else "downstream_cx_destroy_remote")
 
     def count_request(self, manager: Manager, version: str) -> None:
+        self.stats.add(self.counted_at_begin(manager, version))
+
+    def counted_at_begin(self, manager: Manager, version: str) -> tuple[str, ...]:
+        """What a request counts when it comes."""
         meter = self.stats.meter(f"http.{manager.config.stat_prefix}.")
-        meter.inc("downstream_rq_total")
-        meter.inc(_HTTP_TOTALS[version])
+        return meter.name("downstream_rq_total"), meter.name(_HTTP_TOTALS[version])
+
+    def counted_when_sent(self, cluster: str) -> tuple[str, ...]:
+        """What it counts when it gets a connection to a host."""
+        return (self.stats.meter(f"cluster.{cluster}.").name("upstream_rq_total"),)
+
+    def counted_at_end(self, manager: Manager, entry: Entry) -> tuple[str, ...]:
+        """What it counts when its host has answered, and nothing unusual happened."""
+        names = self.stats.meter(f"http.{manager.config.stat_prefix}.").of_response("downstream", entry.code)
+        return names + self.stats.meter(f"cluster.{stat_name(entry.cluster, entry.alt_cluster)}.").of_response("upstream", entry.code)
+
+    def timed(self, manager: Manager, entry: Entry) -> None:
+        """Record how long a request took that its host has answered."""
+        took = entry.end - entry.start if entry.end is not None else 0.0
+        self.stats.meter(f"http.{manager.config.stat_prefix}.").took("downstream_rq_time", took)
+        self.stats.meter(f"cluster.{stat_name(entry.cluster, entry.alt_cluster)}.").took("upstream_rq_time", took)
 
     def count_response(self, manager: Manager, entry: Entry) -> None:
         """Count a finished request on both sides; a code of 0 is none."""

@@ -31,6 +31,13 @@ class Gathered:
         if self._size > _JOINED:
             self.flush()
 
+    def write_now(self, data: bytes) -> None:
+        """Send what is complete by itself."""
+        if self._pieces:
+            self.flush()
+        if not self._transport.is_closing():
+            self._transport.write(data)
+
     def flush(self) -> None:
         """Send what was gathered now."""
         pieces = self._pieces

@@ -13,6 +13,7 @@ from meshsim.routing.message import Headers, Request, Response
 from meshsim.routing.retries import Reset
 
 if TYPE_CHECKING:
+    from meshsim.proxy.shortcut import Shortcut
     from meshsim.proxy.stream import Asker
 
 
@@ -29,6 +30,7 @@ class Http1Client(asyncio.Protocol):
         self._parser = ResponseParser()
         self._transport: asyncio.Transport | None = None
         self._stream: Asker | None = None
+        self._shortcut: Shortcut | None = None
         self._chunked = self._answered = self._reusable = self._raw = self._sent_all = False
         self._bodiless = False  # the response's head was all of it
 
@@ -43,6 +45,29 @@ class Http1Client(asyncio.Protocol):
         self.free_since = None
         self._answered = self._raw = self._sent_all = False
         self._reusable = True
+
+    def lend(self, shortcut: Shortcut, head: bytes) -> None:
+        """The same for a request without a body, which is sent at once; `shortcut` sees the first bytes of the answer before all others."""
+        self.take(shortcut)
+        self._shortcut, self._sent_all, self._chunked = shortcut, True, False
+        self._parser.expect("GET")
+        self._out.write_now(head)
+
+    def hand_over(self, stream: Asker) -> None:
+        """From now on another stream has what `lend` lent."""
+        self._stream, self._shortcut = stream, None
+
+    def head(self, raw: bytes) -> tuple[ResponseHead, int] | None:
+        """A whole head of a response by itself, and the length of its body; None where that takes a parser that goes on."""
+        return self._parser.head(raw)
+
+    def returned(self, left: int) -> None:
+        """The head of the response has been read; `left`: how much of its body is still to come."""
+        if left:
+            self._answered, self._bodiless = True, False
+            self._parser.rest(left)
+        else:
+            self._release()
 
     def close(self) -> None:
         if self._transport is not None:
@@ -76,7 +101,7 @@ class Http1Client(asyncio.Protocol):
             self._out.write(b"0\r\n\r\n")
 
     def cancel(self) -> None:
-        self._stream = None
+        self._stream = self._shortcut = None
         self.close()
 
     def pause(self) -> None:
@@ -97,6 +122,10 @@ class Http1Client(asyncio.Protocol):
         if self._stream is None:
             self.close()  # nobody asked
             return
+        if self._shortcut is not None:
+            shortcut, self._shortcut = self._shortcut, None
+            if shortcut.respond(data):
+                return
         if self._answered and self._raw:
             self._stream.response_data(data)
             return

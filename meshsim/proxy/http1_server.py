@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, cast
 from meshsim.proxy.expiry import Expiry
 from meshsim.proxy.gather import Gathered
 from meshsim.proxy.parsers import BadMessage, Body, End, RequestHead, RequestParser, Tunnel
+from meshsim.proxy.shortcut import Shortcut
 from meshsim.proxy.stream import Stream
 from meshsim.routing import http1
 from meshsim.routing.exchange import Exchange
@@ -36,7 +37,8 @@ class Http1Server(asyncio.Protocol):
         self._parser = RequestParser(manager.rules)
         self._events: deque[RequestHead | Body | End | Tunnel | BadMessage] = deque()
         self._transport: asyncio.Transport | None = None
-        self._stream: Stream | None = None
+        self._stream: Stream | Shortcut | None = None
+        self._shortcut: Shortcut | None = None
         self._closing = self._chunked = self._head_only = self._raw = False
         self._request_open = False
         self._paused_for_body = False
@@ -62,10 +64,14 @@ class Http1Server(asyncio.Protocol):
         self._core.connections.add(self)
         self._expiry = Expiry(self._core, self.manager, self._lifetime, self)
         self._core.opened(self.manager, "1")
+        if self._core.shortcuts:
+            self._shortcut = Shortcut(self._core, self, self.manager, self._downstream)
 
     def data_received(self, data: bytes) -> None:
+        if self._shortcut is not None and self.idle and not self._events and not self._closing and self._shortcut.take(data):
+            return
         if self._raw:
-            if self._stream is not None:
+            if isinstance(self._stream, Stream):
                 self._stream.request_data(data)
             return
         if not self._closing:
@@ -87,6 +93,8 @@ class Http1Server(asyncio.Protocol):
         for timer in (self._linger, self._head_limit):
             if timer is not None:
                 timer.cancel()
+        if self._shortcut is not None:
+            self._shortcut.stop()
         if self._stream is not None:
             self._stream.client_gone()
         elif self._parser.collecting and not answered:  # a request that never became one is logged all the same
@@ -131,15 +139,15 @@ class Http1Server(asyncio.Protocol):
             if isinstance(event, RequestHead):
                 self._begin(event)
             elif isinstance(event, Body):
-                if self._stream is not None:
+                if isinstance(self._stream, Stream):
                     self._stream.request_data(event.data)
             elif isinstance(event, End):
                 self._request_open = False
-                if self._stream is not None:
+                if isinstance(self._stream, Stream):
                     self._stream.request_end()
             elif isinstance(event, Tunnel):
                 self._raw = True
-                if self._stream is not None and event.data:
+                if isinstance(self._stream, Stream) and event.data:
                     self._stream.request_data(event.data)
             else:
                 self._refuse(event)
@@ -159,13 +167,12 @@ class Http1Server(asyncio.Protocol):
         self._request_open = not request.ends
         if head.expects_continue and not self.manager.config.proxy_100_continue:
             self.send_continue()
-        exchange = self._exchange(request)
-        self._stream = Stream(self._core, self, exchange)
+        self._stream = stream = Stream(self._core, self, self._exchange(request))
         self._core.count_request(self.manager, "1")
-        self._stream.start()
+        stream.start()
 
     def _refuse(self, defect: BadMessage) -> None:
-        if self._stream is not None:  # its body went wrong
+        if isinstance(self._stream, Stream):  # its body went wrong
             self._keep_alive = False
             self._stream.refuse(defect.kind)
             return
@@ -183,8 +190,8 @@ class Http1Server(asyncio.Protocol):
     def _head_too_slow(self, reply: Local) -> None:
         if self._stream is None and not self._closing:  # else it waits for its turn
             self._keep_alive = self._head_only = False
-            self._stream = Stream(self._core, self, self._exchange(Request("", "", "")))
-            self._stream.answer(reply)
+            self._stream = stream = Stream(self._core, self, self._exchange(Request("", "", "")))
+            stream.answer(reply)
 
     def _exchange(self, request: Request) -> Exchange:
         return Exchange(self.manager, self._downstream, request, self._core.runtime.clock())
@@ -197,6 +204,26 @@ class Http1Server(asyncio.Protocol):
         if reading != self._reading:
             self._reading = reading
             (self._transport.resume_reading if reading else self._transport.pause_reading)()
+
+    # the shortcut's side
+
+    def carry(self, shortcut: Shortcut) -> None:
+        """A request of a known kind is under way."""
+        self._stream, self._keep_alive = shortcut, True
+        self._head_only = self._old = self._chunked = False
+        self._lifetime.busy()
+
+    @property
+    def stays(self) -> bool:
+        """Whether the connection goes on after the response, as far as is known."""
+        return not self._closing and self._lifetime.stage is Stage.OPEN
+
+    def hand_over(self, stream: Stream) -> None:
+        """The request is not of a known kind after all."""
+        self._stream = stream
+
+    def write_now(self, data: bytes) -> None:
+        self._out.write_now(data)
 
     # the stream's side
 
@@ -240,6 +267,8 @@ class Http1Server(asyncio.Protocol):
             self._flow()
 
     def closed(self) -> None:
+        if self._shortcut is not None and isinstance(self._stream, Stream):
+            self._shortcut.learn(self._stream)
         self._stream = None
         self._lifetime.free(self._core.loop.time())
         was_paused, self._paused_for_body = self._paused_for_body, False

@@ -268,6 +268,24 @@ class ResponseParser(_Parser):
         """What `data` completes; after a BadMessage nothing more."""
         return self._feed(data)
 
+    def head(self, raw: bytes) -> tuple[ResponseHead, int] | None:
+        """A whole head by itself, and how long its body is; None where more than a length says where the response ends."""
+        if raw[:1] != b"H" or http1.head_end(raw) != len(raw):
+            return None
+        try:
+            strict, length = http1.response(raw)
+            status, version, headers = self._reader.response(strict)
+        except (Refused, ValueError):
+            return None
+        headers, length, keep_alive = http1.answered(status, version, headers, length, self._method)
+        if status < 200 or not length or length == CHUNKED or not keep_alive or len(headers) > self._max_count or len(raw) > self._max_head:
+            return None
+        return ResponseHead(status, headers, f"HTTP/{version}", False, keep_alive), length
+
+    def rest(self, left: int) -> None:
+        """What follows is that much of a response whose head and first bytes were read elsewhere."""
+        self._state, self._left = _LENGTH, left
+
     def finish(self) -> bool:
         """The connection ended: whether that completes a response whose body ends so."""
         return self._state == _REST

@@ -59,7 +59,7 @@ class Waiting:
         self.attempt, self.downstream, self.stream, self.cancelled = attempt, downstream, stream, False
 
 
-class _Pool:
+class Pool:
     """The connections of one key. open: how many there are; connecting: how many more are on their way."""
 
     def __init__(self, key: Key, cluster: Cluster):
@@ -75,13 +75,24 @@ class _Pool:
         self.drained = False
         """Whether the cluster is no more: connections end with what is under way."""
 
+    def has_free(self) -> bool:
+        """Whether there is a connection that could carry an HTTP/1 request now."""
+        while self.free and not self.free[-1].usable:
+            self.free.pop()
+        return bool(self.free)
+
+    @property
+    def gone(self) -> bool:
+        """Whether it has no connection left; a new request would get a new pool."""
+        return not (self.open or self.connecting)
+
 
 class Pools:
     """All upstream connections of one proxy."""
 
     def __init__(self, core: Core):
         self._core = core
-        self._pools: dict[Key, _Pool] = {}
+        self._pools: dict[Key, Pool] = {}
         self._all: set[Http1Client | Http2Client] = set()
 
     def request(self, attempt: Attempt, downstream: Downstream, stream: Asker) -> Waiting | None:
@@ -95,7 +106,7 @@ class Pools:
         key = self._key(attempt, downstream)
         pool = self._pools.get(key)
         if pool is None:
-            pool = self._pools[key] = _Pool(key, attempt.cluster)
+            pool = self._pools[key] = Pool(key, attempt.cluster)
         while pool.free:
             client = pool.free.pop()
             if client.usable:
@@ -118,6 +129,10 @@ class Pools:
         meter.inc("upstream_rq_pending_total")
         self._grow(pool)
         return waiting
+
+    def find(self, attempt: Attempt, downstream: Downstream) -> Pool | None:
+        """Where connections for such an attempt are, if there are any."""
+        return self._pools.get(self._key(attempt, downstream))
 
     def forget(self, handle: object) -> None:
         """The stream does not wait any more."""
@@ -199,7 +214,7 @@ class Pools:
         if way.proxy_protocol:
             transport.write(_header(way, downstream))
 
-    def _grow(self, pool: _Pool) -> None:
+    def _grow(self, pool: Pool) -> None:
         """Open one more connection for the streams that wait, unless there are enough.
 
         Envoy: a pool without any connection gets one whatever the limit, since nobody else would serve its streams.
@@ -218,7 +233,7 @@ class Pools:
         limits.connections += 1
         self._core.spawn(self._connect_for(pool, first))
 
-    async def _connect_for(self, pool: _Pool, first: Waiting) -> None:
+    async def _connect_for(self, pool: Pool, first: Waiting) -> None:
         attempt, cluster = first.attempt, pool.cluster
         try:
             opened, local = await self.connect(cluster, attempt.host, attempt.transport, first.downstream)
@@ -240,12 +255,12 @@ class Pools:
         else:
             self._serve_http1(pool, opened, local)
 
-    def _next(self, pool: _Pool) -> Waiting:
+    def _next(self, pool: Pool) -> Waiting:
         """The stream that has waited longest."""
         pool.cluster.limits.pending -= 1
         return pool.waiting.popleft()
 
-    def _lost(self, pool: _Pool, client: Http1Client | Http2Client) -> None:
+    def _lost(self, pool: Pool, client: Http1Client | Http2Client) -> None:
         """A connection is gone."""
         pool.open -= 1
         pool.cluster.limits.connections -= 1
@@ -259,14 +274,14 @@ class Pools:
         if not pool.open and not pool.connecting and self._pools.get(pool.key) is pool:
             del self._pools[pool.key]
 
-    def _serve_http1(self, pool: _Pool, opened: Opened, local: str) -> None:
+    def _serve_http1(self, pool: Pool, opened: Opened, local: str) -> None:
         client = Http1Client(local, lambda c: self._free(pool, c), lambda c: self._lost(pool, c))
         self._all.add(client)
         opened.hand_over(client)
         self._free(pool, client)
         self._watch(pool, client)
 
-    def _free(self, pool: _Pool, client: Http1Client) -> None:
+    def _free(self, pool: Pool, client: Http1Client) -> None:
         """The connection is free: for the next stream that waits, or for later."""
         if pool.drained or (pool.most_requests and client.requests >= pool.most_requests):
             client.close()
@@ -282,7 +297,7 @@ class Pools:
             client.free_since = self._core.loop.time()
             pool.free.append(client)
 
-    def _serve_http2(self, pool: _Pool, opened: Opened, local: str) -> None:
+    def _serve_http2(self, pool: Pool, opened: Opened, local: str) -> None:
         client = Http2Client(local, lambda c: self._lost(pool, c), most=pool.most_requests, streams=pool.cluster.most_streams)
         self._all.add(client)
         pool.multiplexed.append(client)
@@ -299,7 +314,7 @@ class Pools:
             client.leave()
         self._watch(pool, client)
 
-    def _watch(self, pool: _Pool, client: Http1Client | Http2Client) -> None:
+    def _watch(self, pool: Pool, client: Http1Client | Http2Client) -> None:
         """Close the connection when it has been free for the cluster's idle timeout; let it end when it has lasted its time."""
         if client not in self._all:
             return

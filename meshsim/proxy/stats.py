@@ -8,7 +8,7 @@ pattern when that page is asked for, so that counting stays one dictionary updat
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from meshsim.proxy.histograms import Histogram
 
@@ -44,6 +44,16 @@ class Meter:
         counters = self._counters
         counters[full] = counters.get(full, 0) + by
 
+    def add(self, names: Iterable[str]) -> None:
+        """Count once under each of these whole names, as `name` and `of_response` give them."""
+        counters = self._counters
+        for name in names:
+            counters[name] = counters.get(name, 0) + 1
+
+    def name(self, name: str) -> str:
+        """The whole name."""
+        return self._prefix + name
+
     def took(self, name: str, seconds: float) -> None:
         """Record how long something took."""
         full = self._names.get(name)
@@ -56,6 +66,10 @@ class Meter:
 
     def response(self, side: str, code: int) -> None:
         """Count a response by its class; side: "downstream" or "upstream", of which the latter counts codes too."""
+        self.add(self.of_response(side, code))
+
+    def of_response(self, side: str, code: int) -> tuple[str, ...]:
+        """The whole names of what a response counts."""
         names = self._codes.get((side, code))
         if names is None:
             begin = f"{self._prefix}{side}_rq_"
@@ -64,9 +78,7 @@ class Meter:
                 names = (*names, f"{begin}{code}")
                 names += tuple(f"{self._prefix}external.{name[len(self._prefix) :]}" for name in names)
             self._codes[side, code] = names
-        counters = self._counters
-        for name in names:
-            counters[name] = counters.get(name, 0) + 1
+        return names
 
 
 class Stats:
@@ -89,6 +101,12 @@ class Stats:
         """Count."""
         counters = self._counters
         counters[name] = counters.get(name, 0) + by
+
+    def add(self, names: Iterable[str]) -> None:
+        """Count once under each name."""
+        counters = self._counters
+        for name in names:
+            counters[name] = counters.get(name, 0) + 1
 
     def gauge(self, name: str, read: Callable[[], int]) -> None:
         """A value that goes up and down, read when asked for."""

@@ -119,6 +119,25 @@ class Stream:
             self._timers["longest"] = self.core.deadlines.after(self.exchange.longest, self._too_long)
         self._do(step)
 
+    def take_over(self, attempt: Attempt, upstream: Upstream, *, moved: float, sent: int | None) -> None:
+        """Go on with a request that shortcut.py sent. sent: how much of the response's body went out, None before its head."""
+        self._attempt = self._held = attempt
+        self._upstream = upstream
+        self.exchange.entry.upstream_local = upstream.local
+        self._responding, self._sent = sent is not None, sent or 0
+        self._moved, self._idle_limit = moved, self.exchange.idle_timeout
+        now = self._loop.time()
+        if self._idle_limit:
+            self._timers["idle"] = self._loop.call_later(max(moved + self._idle_limit - now, 0.0), self._idle)
+        if self.exchange.timeout:
+            left = self.exchange.entry.start + self.exchange.timeout - self.core.runtime.clock()
+            self._timers["route"] = self._loop.call_later(max(left, 0.0), self._route_timeout)
+
+    @property
+    def attempt(self) -> Attempt | None:
+        """The last one that was made."""
+        return self._attempt
+
     def refuse(self, kind: str) -> None:
         """Answer a request that its codec could not read, or not to the end; kind: of `replies.BAD_REQUESTS`."""
         if self._responding:

@@ -304,6 +304,29 @@ class Exchange:
         if not self._responded:
             self.entry.code = 0
 
+    @property
+    def repeatable(self) -> bool:
+        """Whether nothing was drawn for it, or said to its client, that another request like it would not get (routing/repeats.py)."""
+        return self._leg is None and not self._response_extras and not self._must_redirect and not self.mirrors
+
+    def repeats(self, like: Exchange, host: Host) -> None:
+        """Become what `like` was when its request had been sent; to `host`, and with the request that this one has."""
+        self.selected, self.cluster, self.timeout, self._decorator = like.selected, like.cluster, like.timeout, like._decorator
+        assert self.selected is not None and self.cluster is not None
+        self._host, self._finalized = host, True
+        self._tried.append(host)
+        if self.selected.retries is not None:
+            self._retries = Retries(self.selected.retries, self._rng, self.cluster.limits)
+        entry, before = self.entry, like.entry
+        entry.remote, entry.route, entry.cluster, entry.alt_cluster = before.remote, before.route, before.cluster, before.alt_cluster
+        entry.upstream, entry.upstream_name, entry.attempts = host.name, host.hostname or host.name, 1
+        entry.upstream_protocol, entry.upstream_sni = before.upstream_protocol, before.upstream_sni
+
+    def forwarded(self, status: int, response_headers: Headers) -> None:
+        """The head of the upstream's response went to the client, as it is."""
+        self.entry.code, self.entry.details, self.entry.response_headers = status, "via_upstream", response_headers
+        self._responded = True
+
     def finish(self, now: float, received: int, sent: int) -> Entry:
         """The stream is over: body bytes both ways. The entry, complete."""
         self.entry.end, self.entry.received, self.entry.sent = now, received, sent

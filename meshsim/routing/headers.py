@@ -83,12 +83,12 @@ def incoming(
     if XFCC in names or downstream.peer is not None:
         headers = _client_certificate(headers, downstream, manager)
     if manager.generate_request_id is not False and (REQUEST_ID not in names or (edge and not manager.preserve_external_request_id)):
-        headers.append((REQUEST_ID, _request_id(rng)))
+        headers.append((REQUEST_ID, request_id(rng)))
     request.headers = headers
     return remote
 
 
-def _request_id(rng: random.Random) -> str:
+def request_id(rng: random.Random) -> str:
     """A random UUID (RFC 9562 version 4)."""
     bits = rng.getrandbits(128) & ~(0xF000 << 64 | 0xC000 << 48) | 4 << 76 | 8 << 60
     text = f"{bits:032x}"

@@ -115,10 +115,13 @@ class Runtime:
     tables: dict[str, RouteTable] = field(default_factory=dict)
     rejected: dict[str, str] = field(default_factory=dict)
     """Listeners that were refused, and why."""
+    version: int = 0
+    """How often the configuration was replaced."""
     _places: dict[tuple[str, int], ListenerRules] = field(default_factory=dict)
 
     def update(self, config: xds.ProxyConfig) -> None:
         """Work by this configuration from now on."""
+        self.version += 1
         assignments = {e.cluster_name: e for e in config.endpoints}
         clusters = {}
         for cluster in config.clusters:
