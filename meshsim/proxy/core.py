@@ -12,7 +12,7 @@ from meshsim.proxy import shortcut
 from meshsim.proxy.deadlines import Deadlines
 from meshsim.proxy.mirror import MirrorStream
 from meshsim.proxy.pool import Pools
-from meshsim.proxy.stats import Stats
+from meshsim.proxy.stats import Meter, Stats
 from meshsim.proxy.tls import Contexts
 from meshsim.routing import tallies
 from meshsim.routing.access_log import Logger
@@ -124,14 +124,18 @@ class Core:
 
     def counted_at_end(self, manager: Manager, entry: Entry) -> tuple[str, ...]:
         """What it counts when its host has answered, and nothing unusual happened."""
-        names = self.stats.meter(f"http.{manager.config.stat_prefix}.").of_response("downstream", entry.code)
-        return names + self.stats.meter(f"cluster.{stat_name(entry.cluster, entry.alt_cluster)}.").of_response("upstream", entry.code)
+        downstream, upstream = self.meters(manager, entry)
+        return downstream.of_response("downstream", entry.code) + upstream.of_response("upstream", entry.code)
 
-    def timed(self, manager: Manager, entry: Entry) -> None:
-        """Record how long a request took that its host has answered."""
-        took = entry.end - entry.start if entry.end is not None else 0.0
-        self.stats.meter(f"http.{manager.config.stat_prefix}.").took("downstream_rq_time", took)
-        self.stats.meter(f"cluster.{stat_name(entry.cluster, entry.alt_cluster)}.").took("upstream_rq_time", took)
+    def meters(self, manager: Manager, entry: Entry) -> tuple[Meter, Meter]:
+        """Where a request counts on its client's side, and on its host's."""
+        cluster = stat_name(entry.cluster, entry.alt_cluster)
+        return self.stats.meter(f"http.{manager.config.stat_prefix}."), self.stats.meter(f"cluster.{cluster}.")
+
+    def time(self, meters: tuple[Meter, Meter], took: float) -> None:
+        """Record how long a request took, in seconds, that its host has answered."""
+        meters[0].took("downstream_rq_time", took)
+        meters[1].took("upstream_rq_time", took)
 
     def count_response(self, manager: Manager, entry: Entry) -> None:
         """Count a finished request on both sides; a code of 0 is none."""

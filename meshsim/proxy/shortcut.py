@@ -48,6 +48,8 @@ class _Known:
         self.repeat, self.pools = repeat, pools
         self.began = core.counted_at_begin(manager, "1") + core.counted_when_sent(repeat.cluster.stat_name)
         self.ended: dict[int, tuple[str, ...]] = {}
+        self.loggers = [logger.after(repeat.entry) for logger in manager.loggers]
+        self.meters = core.meters(manager, repeat.entry)
 
 
 class _Alike:
@@ -224,8 +226,8 @@ class Shortcut:
         if names is None:
             names = known.ended[entry.code] = core.counted_at_end(self._manager, entry)
         core.stats.add(names)
-        core.timed(self._manager, entry)
-        core.log(entry, self._manager.loggers)
+        core.time(known.meters, now - self._start)
+        core.log(entry, known.loggers)
         self._server.closed()
 
     # leaving it

@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from typing import Any as Json
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from meshsim.errors import NotSimulated
 from meshsim.routing import cel
@@ -62,12 +62,24 @@ _OPERATOR = re.compile(r"%(?:%|([A-Z0-9_]+)(?:\(((?:[^()]|\([^()]*\))*)\))?(?::(
 _SUBSECOND = re.compile(r"%(\d?)f")
 
 
+class Line(Protocol):
+    """What makes an entry's line, newline included."""
+
+    def __call__(self, entry: Entry) -> str: ...
+    def after(self, entry: Entry) -> Line:
+        """The same for entries of requests that repeat this entry's (routing/repeats.py): what cannot differ is written once."""
+
+
 class Logger(NamedTuple):
-    """Where lines go, which entries get one, and the line, newline included."""
+    """Where lines go, which entries get one, and the line."""
 
     path: str
     wanted: Wanted
-    format: Callable[[Entry], str]
+    format: Line
+
+    def after(self, entry: Entry) -> Logger:
+        """The same for entries of requests that repeat this entry's."""
+        return self._replace(format=self.format.after(entry))
 
 
 def loggers(logs: list[AccessLog]) -> list[Logger]:
@@ -100,14 +112,43 @@ def wanted(filter_: AccessLogFilter | None) -> Wanted:
     return lambda entry: True
 
 
-def compile_format(log_format: SubstitutionFormatString | None) -> Callable[[Entry], str]:
+def compile_format(log_format: SubstitutionFormatString | None) -> Line:
     """The line of an entry; Envoy's own text format if none is given."""
     if log_format is not None and log_format.json_format is not None:
-        make = record(log_format.json_format, omit_empty=log_format.omit_empty_values)
-        return lambda entry: json.dumps(make(entry), separators=(",", ":"), ensure_ascii=False) + "\n"
+        return _Json(record(log_format.json_format, omit_empty=log_format.omit_empty_values))
     source = log_format.text_format_source if log_format else None
     empty = "" if log_format and log_format.omit_empty_values else "-"
     return _text(source.inline_string if source else DEFAULT_FORMAT, empty)
+
+
+class _Json:
+    """A JSON object in one line."""
+
+    def __init__(self, make: Record):
+        self._make = make
+
+    def __call__(self, entry: Entry) -> str:
+        return json.dumps(self._make(entry), separators=(",", ":"), ensure_ascii=False) + "\n"
+
+    def after(self, entry: Entry) -> Line:
+        return self
+
+
+class _Text:
+    """Texts and operators in turn; `empty` is what a value that is not there prints."""
+
+    def __init__(self, parts: list[str | _Operation], empty: str):
+        self._parts, self._empty = parts, empty
+        self._template = "".join(part.replace("%", "%%") if isinstance(part, str) else "%s" for part in parts)
+        self._reads = [part.read for part in parts if not isinstance(part, str)]
+
+    def __call__(self, entry: Entry) -> str:
+        empty = self._empty
+        return self._template % tuple([empty if (value := read(entry)) is None else value for read in self._reads])
+
+    def after(self, entry: Entry) -> Line:
+        settled = [p if isinstance(p, str) or p.of_each else _Text([p], self._empty)(entry) for p in self._parts]
+        return _Text(settled, self._empty)
 
 
 def record(json_format: Mapping[str, Json], *, omit_empty: bool = False) -> Record:
@@ -131,34 +172,44 @@ def _json_value(value: Json) -> Callable[[Entry], Json]:
         return lambda entry: value
     parts = _parse(value)
     if len(parts) == 1 and not isinstance(parts[0], str):
-        return parts[0]
+        return parts[0].read
     return _text(value, "-")
 
 
 @lru_cache(maxsize=64)
-def _text(text: str, empty: str) -> Callable[[Entry], str]:
+def _text(text: str, empty: str) -> _Text:
     """Cached: every listener of every proxy writes the one format of the mesh."""
-    parts = _parse(text)
-    template = "".join(part.replace("%", "%%") if isinstance(part, str) else "%s" for part in parts)
-    operators = [part for part in parts if not isinstance(part, str)]
-
-    def make(entry: Entry) -> str:
-        return template % tuple([empty if (value := operator(entry)) is None else value for operator in operators])
-
-    return make
+    return _Text(_parse(text), empty)
 
 
-def _parse(text: str) -> list[str | Operator]:
-    parts: list[str | Operator] = []
+class _Operation(NamedTuple):
+    """An operator in a format. of_each: whether requests that repeat one another can differ in it."""
+
+    read: Operator
+    of_each: bool
+
+
+def _parse(text: str) -> list[str | _Operation]:
+    parts: list[str | _Operation] = []
     at = 0
     for found in _OPERATOR.finditer(text):
         if found.start() > at:
             parts.append(text[at : found.start()])
-        parts.append("%" if found[1] is None else _operator(found[1], found[2], int(found[3]) if found[3] else None))
+        if found[1] is None:
+            parts.append("%")
+        else:
+            operator = _operator(found[1], found[2], int(found[3]) if found[3] else None)
+            parts.append(_Operation(operator, _of_each(found[1], found[2] or "")))
         at = found.end()
     if at < len(text):
         parts.append(text[at:])
     return parts
+
+
+def _of_each(name: str, argument: str) -> bool:
+    if name in ("REQ", "REQ_WITHOUT_QUERY"):
+        return not _OF_EACH_REQUEST.isdisjoint(argument.lower().split("?"))
+    return name not in _OF_ALL
 
 
 def _operator(name: str, argument: str | None, longest: int | None) -> Operator:
@@ -180,6 +231,21 @@ def _operator(name: str, argument: str | None, longest: int | None) -> Operator:
 
 
 # --- what operators read ------------------------------------------------------------------------------------------------
+
+_OF_EACH_REQUEST = frozenset((":path", "x-request-id"))
+_OF_ALL = frozenset(
+    (
+        "PROTOCOL", "UPSTREAM_PROTOCOL", "RESPONSE_FLAGS", "RESPONSE_FLAGS_LONG", "RESPONSE_CODE_DETAILS", "CONNECTION_TERMINATION_DETAILS",
+        "UPSTREAM_TRANSPORT_FAILURE_REASON", "DOWNSTREAM_TRANSPORT_FAILURE_REASON", "BYTES_RECEIVED", "UPSTREAM_CLUSTER",
+        "UPSTREAM_CLUSTER_RAW", "UPSTREAM_SERVER_NAME", "UPSTREAM_REQUEST_ATTEMPT_COUNT", "DOWNSTREAM_LOCAL_ADDRESS",
+        "DOWNSTREAM_LOCAL_ADDRESS_WITHOUT_PORT", "DOWNSTREAM_LOCAL_PORT", "DOWNSTREAM_REMOTE_ADDRESS",
+        "DOWNSTREAM_REMOTE_ADDRESS_WITHOUT_PORT", "DOWNSTREAM_REMOTE_PORT", "DOWNSTREAM_DIRECT_REMOTE_ADDRESS",
+        "DOWNSTREAM_DIRECT_REMOTE_ADDRESS_WITHOUT_PORT", "DOWNSTREAM_PEER_URI_SAN", "DOWNSTREAM_PEER_SUBJECT", "DOWNSTREAM_LOCAL_URI_SAN",
+        "REQUESTED_SERVER_NAME", "ROUTE_NAME", "FILTER_CHAIN_NAME", "LISTENER_NAME", "CONNECTION_ID", "ACCESS_LOG_TYPE", "FILTER_STATE",
+        "DYNAMIC_METADATA", "UPSTREAM_METADATA", "METADATA", "ENVIRONMENT",
+    )
+)  # fmt: skip
+"""What is of the connection, or of the route: the same for every request that repeats another."""
 
 _PSEUDO: dict[str, Operator] = {
     ":method": lambda e: e.method or None,
