@@ -104,20 +104,17 @@ class Shortcut:
         repeat = known.repeat
         cluster, core = repeat.cluster, self._core
         if repeat.version != core.runtime.version or repeat.hosts is not cluster.hosts:
-            del self._learned[said.rest]
-            return False
+            return self._forget(said)
         for pool in known.pools.values():
             if not pool.has_free():
-                if pool.gone:
-                    del self._learned[said.rest]
-                return False
+                return self._forget(said) if pool.gone else False
         limits = cluster.limits
         if limits.requests >= limits.max_requests:
             return False
+        own = headers.request_id(core.runtime.rng) if repeat.own_id else said.id.decode()  # drawn before the host is, as ever
         host = cluster.pick(destination=self._destination)
         if host is None or host not in known.pools:
             return False
-        own = headers.request_id(core.runtime.rng) if repeat.own_id else said.id.decode()
         self._known, self._path, self._host, self._own = known, path, host, own
         self._start, self._moved = core.runtime.clock(), core.loop.time()
         self._answer = None
@@ -133,6 +130,12 @@ class Shortcut:
             self._late = core.deadlines.after(repeat.timeout, self._too_late)
         client.lend(self, b"%b%b%b%b" % (said.line, repeat.before, own.encode() if repeat.after else b"", repeat.after))
         return True
+
+    def _forget(self, said: Said) -> bool:
+        """What was learned is out of date; learn it again."""
+        del self._learned[said.rest]
+        self._learning = said
+        return False
 
     def learn(self, stream: Stream) -> None:
         """A stream of the long way has ended: remember what became of its request, if it was the second of its kind."""

@@ -25,11 +25,12 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 
 class Bench:
-    """Use as an async context. entries: what the proxy logged. Hosts and clients are closed with it."""
+    """Use as an async context. entries, lines: what the proxy logged. Hosts and clients are closed with it."""
 
-    def __init__(self, config: dict[str, Json]):
-        self.config = msgspec.convert(config, xds.ProxyConfig)
+    def __init__(self, config: dict[str, Json], *, seed: int = 0):
+        self.config, self._seed = msgspec.convert(config, xds.ProxyConfig), seed
         self.entries: list[Entry] = []
+        self.lines: list[str] = []
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -40,7 +41,7 @@ class Bench:
         self.network = LoopbackNetwork(self.folder)
         self._stack.push_async_callback(self.network.close)
         self._stack.push_async_callback(self._end_tasks)
-        self.proxy = Proxy(self.config, self.network.pod(PROXY.host), on_log=self.entries.append, stdout=lambda _: None)
+        self.proxy = Proxy(self.config, self.network.pod(PROXY.host), on_log=self.entries.append, stdout=self.lines.append, seed=self._seed)
         self._stack.push_async_callback(self.proxy.close)
         await self.proxy.start()
         return self
