@@ -3,16 +3,19 @@
 How this works: the routing `Session` says where the connection goes; the relay makes the connection before it reads a byte of the
 client's, then passes on what comes. Each direction ends by itself: the end of one side's stream is told to the other, which may go on
 sending. A side that does not take its bytes makes the other stop being read. Where the chain tunnels, the other side is a stream of an
-HTTP connection on which CONNECT was granted, which looks the same from here.
+HTTP connection on which CONNECT was granted, which looks the same from here. Where both sides are plain and there is much to carry, the
+relay hands its two transports to `splice` and only counts.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 import struct
 from typing import TYPE_CHECKING, Protocol, cast
 
+from meshsim.proxy import splice
 from meshsim.proxy.pool import ConnectFailed
 from meshsim.routing.exchange import Attempt
 from meshsim.routing.facts import Downstream
@@ -58,6 +61,9 @@ class Relay(asyncio.Protocol):
         self._outcome: asyncio.Future[bool] = core.loop.create_future()
         self._timers: list[asyncio.TimerHandle] = []
         self._moved = 0.0
+        self._much: float = splice.AFTER  # bytes of a direction after which the relay tries to be spliced
+        self._changing = False
+        self._spliced: splice.Spliced | None = None
         prefix = self._chain.proxy.stat_prefix if self._chain.proxy else ""
         self._stats = f"tcp.{prefix}."
 
@@ -135,10 +141,11 @@ class Relay(asyncio.Protocol):
             if self._session.first_bytes() is not None:
                 self._end()
                 return
-        self._received += len(data)
-        self._moved = self._core.loop.time()
+        self._from_client(len(data))
         if self._far is not None:
             self._far.write(data)
+            if self._received > self._much:
+                self._change_over()
         else:  # uvloop and TLS deliver what came before reading could be paused
             self._early.append(data)
 
@@ -146,8 +153,8 @@ class Relay(asyncio.Protocol):
         self._client_ended = True
         if self._far is not None:
             self._far.write_eof()
-            if self._host_ended:
-                self._end()
+        if self._host_ended:
+            self._end()
         return not self._over
 
     def connection_lost(self, error: Exception | None) -> None:
@@ -159,7 +166,9 @@ class Relay(asyncio.Protocol):
             self._far.pause()
 
     def resume_writing(self) -> None:
-        if self._far is not None:
+        if self._changing:
+            self._emptied()
+        elif self._far is not None:
             self._far.resume()
 
     # the host's side
@@ -187,10 +196,11 @@ class Relay(asyncio.Protocol):
             far.pause()
 
     def host_data(self, data: bytes) -> None:
-        self._sent += len(data)
-        self._moved = self._core.loop.time()
+        self._from_host(len(data))
         if self._transport is not None:
             self._transport.write(data)
+            if self._sent > self._much:
+                self._change_over()
         else:
             self._for_client.append(data)
 
@@ -216,8 +226,59 @@ class Relay(asyncio.Protocol):
             self._transport.pause_reading()
 
     def host_writable(self) -> None:
-        if self._transport is not None and not self._transport.is_closing():
+        if self._changing:
+            self._emptied()
+        elif self._transport is not None and not self._transport.is_closing():
             self._transport.resume_reading()
+
+    # the kernel's turn
+
+    def _change_over(self) -> None:
+        """Have the kernel carry the rest, if both sides are plain: stop reading, and wait until both have what came for them."""
+        self._much = math.inf
+        sides = self._plain_sides()
+        if sides is None:
+            return
+        self._changing = True
+        for transport in sides:
+            transport.pause_reading()
+            transport.set_write_buffer_limits(high=0)  # so that we hear when there is nothing left
+        self._core.loop.call_soon(self._emptied)
+
+    def _plain_sides(self) -> tuple[asyncio.Transport, asyncio.Transport] | None:
+        near = self._transport
+        far = self._far.transport if isinstance(self._far, HostSide) else None
+        return (near, far) if near and far and splice.can_carry(near) and splice.can_carry(far) else None
+
+    def _emptied(self) -> None:
+        """A side may have taken everything."""
+        sides = self._plain_sides() if self._changing and not self._over else None
+        if sides is None or any(transport.get_write_buffer_size() for transport in sides):
+            return
+        self._changing = False
+        near, far = sides
+        self._spliced = splice.take_over(
+            self._core.loop,
+            near,
+            far,
+            splice.Told(self._from_client, self.eof_received, self.connection_lost),
+            splice.Told(self._from_host, self.host_eof, self.host_lost),
+        )
+        if self._spliced is None:
+            for transport in sides:
+                transport.set_write_buffer_limits(high=_BUFFER)
+                transport.resume_reading()
+            return
+        self._transport = self._far = None
+        self._spliced.start(client_ended=self._client_ended, host_ended=self._host_ended)
+
+    def _from_client(self, size: int) -> None:
+        self._received += size
+        self._moved = self._core.loop.time()
+
+    def _from_host(self, size: int) -> None:
+        self._sent += size
+        self._moved = self._core.loop.time()
 
     # steps
 
@@ -287,6 +348,11 @@ class Relay(asyncio.Protocol):
         self._core.stats.inc(self._stats + "downstream_cx_rx_bytes_total", self._received)
         self._core.stats.inc(self._stats + "downstream_cx_tx_bytes_total", self._sent)
         self._core.log(entry, self._chain.loggers)
+        if self._spliced is not None:
+            if abort:
+                self._spliced.abort(_prepare_reset)
+            else:
+                self._spliced.close()
         if self._far is not None:
             if abort:
                 self._far.abort()
@@ -305,6 +371,11 @@ class HostSide(asyncio.Protocol):
     def __init__(self, relay: Relay):
         self._relay = relay
         self._transport: asyncio.Transport | None = None
+
+    @property
+    def transport(self) -> asyncio.Transport | None:
+        """None when it is gone."""
+        return self._transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -461,6 +532,12 @@ class Tunnel:
 def reset(transport: asyncio.Transport) -> None:
     """End a connection so that the peer sees a reset (on a Unix socket it sees one where bytes were left unread)."""
     sock = transport.get_extra_info("socket")
-    if sock is not None and sock.family in (socket.AF_INET, socket.AF_INET6):
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
+    if sock is not None:
+        _prepare_reset(sock)
     transport.abort()
+
+
+def _prepare_reset(sock: socket.socket) -> None:
+    """Have the socket's close be a reset, where its family knows one."""
+    if sock.family in (socket.AF_INET, socket.AF_INET6):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET)
