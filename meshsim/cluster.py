@@ -75,6 +75,12 @@ def services(resources: Iterable[Resource[Json]]) -> dict[str, list[str]]:
     return found
 
 
+def datagrams(resources: Iterable[Resource[Json]]) -> list[str]:
+    """The `ClusterIP:port`s of Services that are for UDP."""
+    found = [r for r in resources if r.kind == "Service" and r.spec.cluster_ip not in _NO_ADDRESS]
+    return [f"{service.spec.cluster_ip}:{port.port}" for service in found for port in service.spec.ports if port.protocol == "UDP"]
+
+
 def secrets(resources: Iterable[Resource[Json]]) -> dict[tuple[str, str], dict[str, bytes]]:
     """The data of Secrets by namespace and name; a value that is no base64 is left out."""
     found = {}

@@ -1,12 +1,13 @@
 """What a live mesh stands on: the network it is given, kept up to date with its directory, and the way into a pod on it.
 
 How this works: a `Ground` makes the machine agree with the directory: on Unix sockets that is the directory file and a SOCKS server
-per pod; in namespaces it is the kernel's wires and redirects, the cluster's DNS, and programs that are started inside a pod's
+per pod; in namespaces it is the kernel's wires and redirects, and programs that are started inside a pod's
 namespace with the pod's own /etc/resolv.conf and /etc/hosts.
 """
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -14,14 +15,15 @@ from pathlib import Path
 
 from meshsim.errors import MeshsimError
 from meshsim.network import directory, dns, namespaces
+from meshsim.network.base import Address, Listening
 from meshsim.network.choice import NETNS
 from meshsim.network.loopback import LoopbackNetwork
 from meshsim.network.netns import NetnsNetwork, Node
 from meshsim.network.socks import SocksServer
 from meshsim.pod import LivePod
 
-DNS_ADDRESS = "10.96.0.10"  # where kubeadm puts the cluster's DNS
 DNS_PORT = 53
+LOOKUP_PATIENCE = 10.0  # seconds until glibc's resolver gives a name up: two questions of five
 _OWN = ("resolv.conf", "hosts")
 _MS_BIND = namespaces.MS_BIND
 
@@ -33,13 +35,31 @@ class Ground(ABC):
     pipes: bool
     """Whether redirected connections arrive at pipes, with a PROXY header; else at ports, as the kernel redirects them."""
 
-    @abstractmethod
-    async def start(self, plan: directory.Directory) -> None:
-        """Make the network as the plan says."""
+    def __init__(self) -> None:
+        self._dns: dict[str, tuple[Listening, dns.Server]] = {}
+
+    async def update(self, plan: directory.Directory) -> None:
+        """Make the network as the plan says, or change it to another plan. Names are looked up in its pods of the cluster's DNS."""
+        self._arrange(plan)
+        for address in self._dns.keys() - plan.dns:
+            await self._end_dns(address)
+        for address in plan.dns:
+            if address not in self._dns:
+                server = dns.Server(lambda name: self.network.directory.resolve(name), self._datagrams(address))
+                self._dns[address] = await self.network.listen(Address(address, DNS_PORT), server.accept, pod=address), server
+
+    async def _end_dns(self, address: str) -> None:
+        listening, server = self._dns.pop(address)
+        listening.close()
+        await server.close()
 
     @abstractmethod
-    def update(self, plan: directory.Directory) -> None:
-        """Change it to another plan."""
+    def _arrange(self, plan: directory.Directory) -> None:
+        """Make the machine agree with the plan."""
+
+    @abstractmethod
+    def _datagrams(self, address: str) -> socket.socket | None:
+        """Where a pod of the DNS takes datagrams, where pods have any."""
 
     @abstractmethod
     async def open_pod(self, pod: LivePod, files: Mapping[str, Path]) -> None:
@@ -49,8 +69,9 @@ class Ground(ABC):
     def tap(self, address: str) -> socket.socket:
         """A packet socket that hears everything in a pod. Raises MeshsimError where pods have no packets."""
 
-    @abstractmethod
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        for address in list(self._dns):
+            await self._end_dns(address)
 
 
 def ground(kind: str, folder: Path, seed: int) -> Ground:
@@ -64,18 +85,24 @@ class OnSockets(Ground):
     pipes = True
 
     def __init__(self, folder: Path, seed: int):
+        super().__init__()
         self._folder = folder
         self.network = LoopbackNetwork(folder, seed=seed)
         self._doors: list[SocksServer] = []
 
-    async def start(self, plan: directory.Directory) -> None:
-        self.update(plan)
-
-    def update(self, plan: directory.Directory) -> None:
+    def _arrange(self, plan: directory.Directory) -> None:
         directory.write(self._folder, plan)
 
+    def _datagrams(self, address: str) -> None:
+        return None
+
     async def open_pod(self, pod: LivePod, files: Mapping[str, Path]) -> None:
-        door = SocksServer(pod.network.capture, pod.resolve)
+        async def look_up(host: str) -> list[str]:
+            if self.network.directory.walls.blocking_dns(pod.network.address):
+                await asyncio.sleep(LOOKUP_PATIENCE)  # what is dropped is never answered
+            return await pod.resolve(host)
+
+        door = SocksServer(pod.network.capture, look_up)
         self._doors.append(door)
         pod.socks = await door.start()
 
@@ -85,6 +112,7 @@ class OnSockets(Ground):
         )
 
     async def close(self) -> None:
+        await super().close()
         for door in self._doors:
             await door.close()
         await self.network.close()
@@ -96,27 +124,23 @@ class InNamespaces(Ground):
     pipes = False
 
     def __init__(self, folder: Path):
+        super().__init__()
         self._folder = folder
         self._node = Node(folder)
         self._netns = self.network = NetnsNetwork(folder)
-        self._dns: dns.Server | None = None
 
-    async def start(self, plan: directory.Directory) -> None:
-        self.update(plan)
-        udp = self._netns.socket(socket.SOCK_DGRAM, DNS_ADDRESS, DNS_PORT)
-        tcp = self._netns.socket(socket.SOCK_STREAM, DNS_ADDRESS, DNS_PORT)
-        self._dns = dns.Server(udp, tcp, lambda name: self._netns.directory.resolve(name))
-        await self._dns.start()
-
-    def update(self, plan: directory.Directory) -> None:
+    def _arrange(self, plan: directory.Directory) -> None:
         directory.write(self._folder, plan)
-        self._node.update(plan, dns=DNS_ADDRESS)
+        self._node.update(plan)
+
+    def _datagrams(self, address: str) -> socket.socket:
+        return self._netns.datagrams(address, DNS_PORT)
 
     async def open_pod(self, pod: LivePod, files: Mapping[str, Path]) -> None:
         etc = self._folder / "etc" / pod.network.address
         etc.mkdir(mode=0o700, parents=True, exist_ok=True)
         search = " ".join(suffix.lstrip(".") for suffix in pod.search)
-        (etc / "resolv.conf").write_text(f"search {search}\nnameserver {DNS_ADDRESS}\noptions ndots:5\n")
+        (etc / "resolv.conf").write_text(f"search {search}\nnameserver {self._netns.directory.nameserver}\noptions ndots:5\n")
         (etc / "hosts").write_text(f"127.0.0.1 localhost\n{pod.network.address} {pod.name}\n")
         for name in files:
             (etc / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -150,7 +174,6 @@ class InNamespaces(Ground):
         return self._netns.tap(address)
 
     async def close(self) -> None:
-        if self._dns is not None:
-            await self._dns.close()
+        await super().close()
         await self.network.close()
         self._node.close()

@@ -20,7 +20,7 @@ from typing import Any as Json
 
 import msgspec
 
-from meshsim import cluster, xds
+from meshsim import cluster, kube_system, xds
 from meshsim.ground import ground
 from meshsim.identity import Authority
 from meshsim.members import InProcess, Member, Separate
@@ -42,7 +42,7 @@ from meshsim.world.certificates import Authorities
 
 APPLICATION_ADDRESS = "127.0.0.1"  # where an application behind a sidecar listens, in its own pod
 ANY_ADDRESS = "0.0.0.0"  # where it does if the pod's annotations lead connections past the sidecar
-CURL_PATIENCE = 3  # seconds for a connection, in a pod behind a NetworkPolicy
+CURL_PATIENCE = 3  # seconds for a connection, in a mesh with NetworkPolicies
 _ROTATION_CHECK = 30.0  # seconds between looks at the age of certificates
 
 
@@ -124,7 +124,7 @@ class LiveMesh:
         fresh = [p for p in mesh.pods if p.proxy and p.address not in self._members]
         for place in fresh:
             self._add_member(place)
-        self._ground.update(self._plan())
+        await self._ground.update(self._plan())
         await self._update_world()
         for place in fresh:
             await self._configure(self._members[place.address], compiled[place.address])
@@ -159,7 +159,7 @@ class LiveMesh:
         for pod in self.mesh.pods:
             if pod.proxy:
                 self._add_member(pod)
-        await self._ground.start(self._plan())
+        await self._ground.update(self._plan())
         self._stack.push_async_callback(self._stop_members)
         await self._start_world()
         for address, config in compiled.items():
@@ -189,7 +189,15 @@ class LiveMesh:
             if member.proxy.is_sidecar:
                 taken = mesh.interceptions.get(address, Interception())
                 pods[address] = directory.Capture(member.site.outbound, member.site.inbound, taken)
-        return directory.Directory(names=mesh.names, services=mesh.services, pods=pods, walls=mesh.walls)
+        return directory.Directory(
+            names=mesh.names,
+            services=mesh.services,
+            pods=pods,
+            walls=mesh.walls,
+            datagrams=mesh.datagrams,
+            dns=mesh.dns,
+            nameserver=next(iter(mesh.names.get(kube_system.NAME, ())), ""),
+        )
 
     async def _start_world(self) -> None:
         outside = self._outside()
@@ -243,12 +251,13 @@ class LiveMesh:
         self._pods[pod.address] = live
 
     def _limit_patience(self) -> None:
-        """Where NetworkPolicies drop what a pod opens, its curl waits seconds instead of minutes."""
+        """Where NetworkPolicies drop packets, a pod's curl waits seconds instead of minutes."""
         home = self.folder / "curl"
         home.mkdir(mode=0o700, exist_ok=True)
         (home / ".curlrc").write_text(f"connect-timeout = {CURL_PATIENCE}\n")
-        for address, pod in self._pods.items():
-            pod.curl_home = home if address in self.mesh.walls.egress else None
+        walls = self.mesh.walls
+        for pod in self._pods.values():
+            pod.curl_home = home if walls.egress or walls.ingress else None
 
     async def _stop_members(self) -> None:
         await asyncio.gather(*(member.stop() for member in self._members.values()))

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from typing import Any as Json
 
-from meshsim import cluster, control, topology, xds
+from meshsim import cluster, control, kube_system, topology, xds
 from meshsim.cluster import SecretMount
 from meshsim.control.mesh_index import MeshIndex
 from meshsim.deployments import deployed
@@ -84,12 +84,17 @@ class Mesh:
     def __init__(self, documents: Documents, notes: Iterable[str] = ()):
         self.documents, self.notes = documents, list(notes)
         self.problems: list[Problem] = documents.problems
-        self.resources: list[Resource[Json]] = deployed(documents.resources)
+        self.resources: list[Resource[Json]] = deployed([*documents.resources, *kube_system.lacking(documents.resources)])
         self._configs: dict[str, xds.ProxyConfig] = {}
 
     def changed(self, resources: Iterable[Resource[Json]]) -> Mesh:
         """A mesh with these resources instead."""
         return Mesh(Documents(resources=list(resources)))
+
+    @cached_property
+    def told(self) -> list[Resource[Json]]:
+        """The resources that istiod knows of: all but the cluster's own DNS."""
+        return [r for r in self.resources if not kube_system.is_hidden(r)]
 
     @cached_property
     def mesh_config(self) -> MeshConfig:
@@ -103,10 +108,10 @@ class Mesh:
 
     @cached_property
     def pods(self) -> list[PodPlace]:
-        """Every pod that has an address, in the order loaded."""
+        """Every pod that has an address, in the order loaded; the cluster's own come last."""
         by_pod = {(p.namespace, p.pod): p for p in self.proxies}
         found = []
-        for pod in self.resources:
+        for pod in sorted(self.resources, key=kube_system.is_hidden):
             if pod.kind == "Pod" and pod.spec.status is not None and pod.spec.status.pod_ip:
                 app = pod.metadata.labels.get("app", pod.name)
                 found.append(PodPlace(pod.name, pod.namespace, pod.spec.status.pod_ip, app, by_pod.get((pod.namespace, pod.name))))
@@ -218,7 +223,7 @@ class Mesh:
 
     @cached_property
     def _index(self) -> MeshIndex:
-        return control.index(self.resources, self.mesh_config)
+        return control.index(self.told, self.mesh_config)
 
     def applications(self, *, with_proxy: bool) -> dict[str, ExternalServerSpec]:
         """By address, an echo in every pod that a Service leads to, for want of the real application."""
@@ -230,7 +235,7 @@ class Mesh:
                 hosts=[pod.app], addresses=[pod.address], ports=[ServerPort(port=port) for port in sorted(ports[pod.address])]
             )
             for pod in self.pods
-            if pod.address in ports and not pod.is_gateway and (pod.proxy is not None) == with_proxy
+            if pod.address in ports and not pod.is_gateway and (pod.proxy is not None) == with_proxy and pod.address not in self.dns
         }
 
     @cached_property
@@ -242,6 +247,16 @@ class Mesh:
     def services(self) -> dict[str, list[str]]:
         """Where each ClusterIP and port leads: every ready `address:port` behind it."""
         return cluster.services(self.resources)
+
+    @cached_property
+    def datagrams(self) -> list[str]:
+        """The `ClusterIP:port`s of Services that are for UDP."""
+        return cluster.datagrams(self.resources)
+
+    @cached_property
+    def dns(self) -> list[str]:
+        """The addresses of the pods that answer as the cluster's DNS."""
+        return [r.spec.status.pod_ip for r in self.resources if kube_system.is_dns(r) and r.spec.status is not None]
 
     @cached_property
     def walls(self) -> Walls:

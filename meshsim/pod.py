@@ -53,7 +53,7 @@ class Reply:
 class LivePod:
     """One pod. `search` is its DNS search order (suffixes with their leading dot); `socks` the port of the way in from outside.
 
-    `curl_home`, where set, is a folder whose `.curlrc` curl obeys: a pod behind a NetworkPolicy gives up after three seconds, so that
+    `curl_home`, where set, is a folder whose `.curlrc` curl obeys: in a mesh with NetworkPolicies it gives up after three seconds, so that
     nobody waits two minutes for a connection that is dropped.
     """
 

@@ -22,6 +22,7 @@ ALLOWED = {
     "deployments": "errors resources topology",
     "era": "errors resources",
     "cluster": "errors resources topology",
+    "kube_system": "errors resources",
     "xds": "errors",
     "control": "resources xds topology era hosts errors",
     "analysis": "mesh near_misses simulate control resources xds routing topology hosts errors",

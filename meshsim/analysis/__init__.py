@@ -59,7 +59,7 @@ def analyze_mesh(mesh: Mesh, *, cluster: bool = False) -> list[Finding]:
     from meshsim.analysis.egress import egress
 
     found = analyze(mesh.documents.resources, mesh.mesh_config, cluster=cluster)
-    return in_order([*found, *egress(mesh, control.index(mesh.resources, mesh.mesh_config))])
+    return in_order([*found, *egress(mesh, control.index(mesh.told, mesh.mesh_config))])
 
 
 __all__ = ["ERROR", "INFO", "LEVELS", "WARNING", "Documents", "Finding", "analyze", "analyze_mesh"]

@@ -74,8 +74,8 @@ def _clients(mesh: Mesh) -> list[Proxy]:
 
     A service somewhere in the cluster is no witness: nobody says that it calls the host. Without any such workload all are tried.
     """
-    ruled = {r.namespace for r in mesh.resources if r.api_version.startswith("networking.istio.io/")}
-    services = [(s.namespace, s.spec.selector.items()) for s in mesh.resources if s.kind == "Service" and s.spec.selector]
+    ruled = {r.namespace for r in mesh.told if r.api_version.startswith("networking.istio.io/")}
+    services = [(s.namespace, s.spec.selector.items()) for s in mesh.told if s.kind == "Service" and s.spec.selector]
     sidecars = [p for p in mesh.proxies if p.is_sidecar]
     callers = [p for p in sidecars if p.namespace in ruled or not any(ns == p.namespace and s <= p.labels.items() for ns, s in services)]
     return callers or sidecars

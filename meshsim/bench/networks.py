@@ -55,7 +55,7 @@ async def _pods(network: str) -> float:
         plan = Directory(services={"10.96.10.10:80": ["10.244.0.20:8080"]}, pods=pods)
         begun = time.perf_counter()
         made = ground(network, Path(folder), 0)
-        await made.start(plan)
+        await made.update(plan)
         took = time.perf_counter() - begun
         await made.close()
     return took * 1000

@@ -14,15 +14,20 @@ from meshsim.network.loopback import LoopbackNetwork
 from meshsim.network.netns import NetnsNetwork
 
 LOOPBACK, NETNS, AUTO = "loopback", "netns", "auto"
+_BECAUSE = ", because "
 KINDS = (AUTO, LOOPBACK, NETNS)
 
 
 class Choice(NamedTuple):
-    """The network chosen, and one line that says why. missing: what kept the machine from having the other one."""
+    """The network chosen, and one line that says why."""
 
     kind: str
     reason: str
-    missing: str = ""
+
+    @property
+    def missing(self) -> str:
+        """What kept the machine from having the other one, if something did."""
+        return self.reason.partition(_BECAUSE)[2]
 
 
 def enter(wanted: str) -> Choice:
@@ -34,7 +39,7 @@ def enter(wanted: str) -> Choice:
         return Choice(LOOPBACK, "network: loopback, Unix sockets; applications come in by ALL_PROXY")
     missing = namespaces.unavailable()
     if missing and wanted == AUTO:
-        return Choice(LOOPBACK, f"network: loopback, because {missing}", missing)
+        return Choice(LOOPBACK, f"network: loopback{_BECAUSE}{missing}")
     namespaces.enter()  # says itself what is missing
     return Choice(NETNS, "network: netns, a network namespace for each pod; any program is captured")
 

@@ -33,12 +33,16 @@ class Capture(msgspec.Struct, omit_defaults=True):
 
 class Directory(msgspec.Struct, omit_defaults=True):
     """Names (absolute, lower case, no final dot) to addresses; virtual `ip:port` to the places behind it; pods by address; the
-    walls that NetworkPolicies put around pods."""
+    walls that NetworkPolicies put around pods. datagrams: those of `services` that are for UDP. dns: the pods that answer as the cluster's
+    DNS, and nameserver: the address where they are asked."""
 
     names: dict[str, list[str]] = {}
     services: dict[str, list[str]] = {}
     pods: dict[str, Capture] = {}
     walls: Walls = Walls()
+    datagrams: list[str] = []
+    dns: list[str] = []
+    nameserver: str = ""
 
     def resolve(self, name: str) -> list[str]:
         """The addresses of an absolute name, or of the closest `*.` wildcard above it; empty for an unknown one (NXDOMAIN)."""

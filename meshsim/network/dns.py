@@ -2,8 +2,7 @@
 
 How this works: `answer` is a pure function from one query message to one reply. An unknown name is NXDOMAIN; a known one
 asked for anything but an address is an empty NOERROR, as in a cluster without IPv6. Nothing is forwarded: no question
-leaves the machine. `Server` puts `answer` on two sockets that its owner made, so it neither knows nor cares which
-namespace they are in.
+leaves the machine. `Server` gives these answers on the sockets and connections of a pod, and neither knows nor cares where that is.
 """
 
 from __future__ import annotations
@@ -12,6 +11,8 @@ import asyncio
 import socket
 import struct
 from collections.abc import Callable
+
+from meshsim.network.base import Connection
 
 TTL = 5  # seconds: short, so that a change of the running mesh shows at once
 MAX_QUERY = 4096  # bytes; a query is a header and one question
@@ -65,33 +66,39 @@ def _question(query: bytes) -> tuple[str, int, int] | None:
 
 
 class Server:
-    """Answers on a bound UDP socket and a listening TCP socket, both non-blocking, until closed."""
+    """One pod that answers until it is closed. `udp`: its bound, non-blocking socket for datagrams; streams are given to `accept`."""
 
-    def __init__(self, udp: socket.socket, tcp: socket.socket, resolve: Resolve):
-        self._udp, self._tcp, self._resolve = udp, tcp, resolve
-        self._server: asyncio.Server | None = None
-
-    async def start(self) -> None:
-        asyncio.get_running_loop().add_reader(self._udp, self._on_datagram)
-        self._server = await asyncio.start_server(self._on_stream, sock=self._tcp)
+    def __init__(self, resolve: Resolve, udp: socket.socket | None = None):
+        self._resolve, self._udp = resolve, udp
+        self._asking: set[asyncio.Task[None]] = set()
+        if udp is not None:
+            asyncio.get_running_loop().add_reader(udp, self._on_datagram, udp)
 
     async def close(self) -> None:
-        asyncio.get_running_loop().remove_reader(self._udp)
-        self._udp.close()
-        if self._server:
-            self._server.close()
-            await self._server.wait_closed()
+        if self._udp is not None:
+            asyncio.get_running_loop().remove_reader(self._udp)
+            self._udp.close()
+        for task in list(self._asking):
+            task.cancel()
+        await asyncio.gather(*self._asking, return_exceptions=True)
 
-    def _on_datagram(self) -> None:
+    def accept(self, connection: Connection) -> None:
+        """Answer what is asked on a connection."""
+        task = asyncio.ensure_future(self._on_stream(connection.sock))
+        self._asking.add(task)
+        task.add_done_callback(self._asking.discard)
+
+    def _on_datagram(self, udp: socket.socket) -> None:
         try:
-            query, peer = self._udp.recvfrom(MAX_QUERY)
+            query, peer = udp.recvfrom(MAX_QUERY)
             reply = answer(query, self._resolve)
             if reply:
-                self._udp.sendto(reply, peer)
+                udp.sendto(reply, peer)
         except OSError:  # the peer went away, or the reply does not fit into a full buffer: DNS clients ask again
             pass
 
-    async def _on_stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _on_stream(self, sock: socket.socket) -> None:
+        reader, writer = await asyncio.open_connection(sock=sock)
         try:
             while True:
                 size = int.from_bytes(await asyncio.wait_for(reader.readexactly(2), _IDLE), "big")

@@ -116,7 +116,7 @@ class LoopbackNetwork:
 
     async def resolve(self, name: str, *, source: str = "") -> list[str]:
         directory = self.directory
-        return [] if directory.walls.blocks_dns(source) else directory.resolve(name)
+        return [] if directory.walls.blocking_dns(source) else directory.resolve(name)
 
     def pod(self, address: str) -> Pod:
         return Pod(self, address)

@@ -8,7 +8,7 @@ sidecar, and the network plug-in's part (dropping what a NetworkPolicy does not 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 
 from meshsim.network.directory import Capture
 from meshsim.resources.network_policy import Opening, Walls
@@ -44,10 +44,10 @@ def capture(pod: Capture) -> str:
     return _table("capture", _body("inbound", inbound), _chain("output", output), _chain("prerouting", [*arriving, "goto inbound"]))
 
 
-def services(virtual: Mapping[str, Iterable[str]], protocols: Mapping[str, str] = {}) -> str:
+def services(virtual: Mapping[str, Iterable[str]], datagrams: Container[str] = ()) -> str:
     """The node's rules: `ip:port` of a Service to one of the places behind it, each as likely as the others.
 
-    `protocols` names the addresses that are not for TCP alone ("udp").
+    `datagrams` are the addresses that are for UDP too.
     """
     rules = []
     for address, places in virtual.items():
@@ -55,21 +55,18 @@ def services(virtual: Mapping[str, Iterable[str]], protocols: Mapping[str, str] 
         behind = list(places)
         for left, place in zip(range(len(behind), 0, -1), behind, strict=True):
             chance = f"numgen random mod {left} 0 " if left > 1 else ""
-            spoken = ("tcp", protocols[address]) if address in protocols else ("tcp",)
+            spoken = ("tcp", "udp") if address in datagrams else ("tcp",)
             rules += [f"ip daddr {host} {protocol} dport {port} {chance}dnat to {place}" for protocol in spoken]
     return _table("services", _chain("prerouting", rules), _chain("output", rules))
 
 
-def walls(isolated: Walls, dns: str = "") -> str:
-    """The node's rules for isolated pods; empty without any. `dns`: the address the cluster's DNS is asked at, beside its pods' own."""
+def walls(isolated: Walls) -> str:
+    """The node's rules for isolated pods; empty without any."""
     chains, jumps = [], []
     for direction, pods in (("egress", isolated.egress), ("ingress", isolated.ingress)):
         own, other = ("saddr", "daddr") if direction == "egress" else ("daddr", "saddr")
         for number, (address, wall) in enumerate(pods.items()):
             rules = [f"{rule} return" for opening in wall.openings for rule in _admitted(opening, other)]
-            if dns and direction == "egress":
-                spoken = [p for p in ("udp", "tcp") if any(not isolated.blocking(address, d, 53, p.upper()) for d in isolated.dns)]
-                rules += [f"ip daddr {dns} {protocol} dport 53 return" for protocol in spoken]
             chains.append(_body(f"{direction}{number}", [*rules, "drop"]))
             jumps.append(f"ip {own} {address} jump {direction}{number}")
     if not jumps:

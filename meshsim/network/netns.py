@@ -60,7 +60,7 @@ class Node:
         self._pods: dict[str, Namespace] = {}
         self._captures: dict[str, Capture] = {}
         self._services: dict[str, list[str]] = {}
-        self._udp: dict[str, str] = {}
+        self._datagrams: list[str] = []
         self._walls = Walls()
         Path("/proc/sys/net/ipv4/ip_forward").write_text("1")
         Path("/proc/sys/net/ipv4/conf/all/send_redirects").write_text("0")
@@ -83,10 +83,10 @@ class Node:
             )
         _ip(f"route add default via {_WORLD_END}")
 
-    def update(self, directory: Directory, *, udp: dict[str, str] | None = None, dns: str = "") -> None:
+    def update(self, directory: Directory) -> None:
         """Make what the directory has and the kernel has not: pods, their capture rules, Service addresses, NetworkPolicies.
 
-        `dns` is where the cluster's DNS is asked. A pod that went away leaves its namespace and wires behind: the next pod with its
+        A pod that went away leaves its namespace and wires behind: the next pod with its
         address takes them over, and whoever has the namespace open still has the right one.
 
         Raises OSError with the kernel's or the tool's words.
@@ -115,11 +115,11 @@ class Node:
                 if rules or address in self._captures:
                     namespaces.run("nft", "-f", "-", text=rules or "flush ruleset")
             self._captures[address] = captured
-        if directory.services != self._services or (udp or {}) != self._udp:
-            namespaces.run("nft", "-f", "-", text=netfilter.services(directory.services, udp or {}))
-            self._services, self._udp = dict(directory.services), dict(udp or {})
+        if directory.services != self._services or directory.datagrams != self._datagrams:
+            namespaces.run("nft", "-f", "-", text=netfilter.services(directory.services, directory.datagrams))
+            self._services, self._datagrams = dict(directory.services), list(directory.datagrams)
         if directory.walls != self._walls:
-            namespaces.run("nft", "-f", "-", text=netfilter.walls(directory.walls, dns) or netfilter.NO_WALLS)
+            namespaces.run("nft", "-f", "-", text=netfilter.walls(directory.walls) or netfilter.NO_WALLS)
             self._walls = directory.walls
         self._write(directory)
 
@@ -186,7 +186,7 @@ class NetnsNetwork:
         return await self._dial(self._place(source), source, destination)
 
     async def resolve(self, name: str, *, source: str = "") -> list[str]:
-        return [] if self.directory.walls.blocks_dns(source) else self.directory.resolve(name)
+        return [] if self.directory.walls.blocking_dns(source) else self.directory.resolve(name)
 
     def pod(self, address: str) -> Pod:
         return Pod(self, address)
@@ -198,17 +198,13 @@ class NetnsNetwork:
         sock.setblocking(False)
         return sock
 
-    def socket(self, kind: int, address: str, port: int) -> socket.socket:
-        """A bound, non-blocking socket at an address of the world, listening if it is a stream's."""
-        with self._namespace("").inside(self._home):
-            sock = socket.socket(socket.AF_INET, kind)
+    def datagrams(self, pod: str, port: int) -> socket.socket:
+        """A non-blocking UDP socket at a pod's address. Raises OSError for an address that is no pod's."""
+        with self._namespace(pod).inside(self._home):
+            sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             sock.setblocking(False)
-            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
-            sock.bind((address, port))
-            if kind == socket.SOCK_STREAM:
-                sock.listen(_BACKLOG)
+            sock.bind((pod, port))
         except BaseException:
             sock.close()
             raise

@@ -27,8 +27,8 @@ EGRESS, INGRESS = "Egress", "Ingress"
 NAME_LABEL = "kubernetes.io/metadata.name"
 """Every namespace carries its own name under this label since Kubernetes 1.21."""
 DNS_LABELS = {"k8s-app": "kube-dns"}
-DNS_NAMESPACE, DNS_ADDRESS, DNS_PORT = "kube-system", "10.244.0.2", 53
-"""Where the cluster's DNS runs, when no pod with its labels is written out."""
+DNS_NAMESPACE, DNS_PORT = "kube-system", 53
+"""What marks the pods of the cluster's DNS, and where they are asked."""
 
 
 class IpBlock(Message, rename={"except_": "except"}):
@@ -103,7 +103,7 @@ class Wall(msgspec.Struct, frozen=True):
 
 
 class Walls(msgspec.Struct, frozen=True):
-    """Isolated pods by address. dns: where the cluster's DNS answers."""
+    """Isolated pods by address. dns: the pods of the cluster's DNS."""
 
     egress: dict[str, Wall] = {}
     ingress: dict[str, Wall] = {}
@@ -118,9 +118,10 @@ class Walls(msgspec.Struct, frozen=True):
                 return wall
         return None
 
-    def blocks_dns(self, source: str) -> bool:
-        """Whether a pod's questions to the cluster's DNS are dropped."""
-        return bool(self.dns) and all(self.blocking(source, address, DNS_PORT, "UDP") is not None for address in self.dns)
+    def blocking_dns(self, source: str) -> Wall | None:
+        """The wall that drops a pod's questions to the cluster's DNS, or None where they arrive."""
+        found = [self.blocking(source, address, DNS_PORT, "UDP") for address in self.dns]
+        return found[0] if found and all(found) else None
 
 
 class _Pod(msgspec.Struct, frozen=True):
@@ -141,9 +142,6 @@ def walls(resources: Iterable[Resource[Json]]) -> Walls:
     namespaces = {r.name: {NAME_LABEL: r.name} | r.metadata.labels for r in given if r.kind == "Namespace"}
     pods = list(_pods(given))
     dns = [p.address for p in pods if p.namespace == DNS_NAMESPACE and DNS_LABELS.items() <= p.labels.items()]
-    if not dns:
-        dns = [DNS_ADDRESS]
-        pods.append(_Pod(DNS_NAMESPACE, DNS_LABELS, DNS_ADDRESS, {("UDP", "dns"): DNS_PORT, ("TCP", "dns-tcp"): DNS_PORT}))
     egress: dict[str, Wall] = {}
     ingress: dict[str, Wall] = {}
     for policy in policies:

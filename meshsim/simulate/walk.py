@@ -101,7 +101,7 @@ class Simulation:
         for number, proxy in enumerate(proxies):
             runtime = Runtime(random.Random(seed * 1009 + number), clock=lambda: self.now, local_address="127.0.0.1")
             runtime.update(configs[proxy.name])
-            deaf = world.walls.blocks_dns(proxy.ip)
+            deaf = world.walls.blocking_dns(proxy.ip) is not None
             for cluster in runtime.clusters.values():
                 for name in cluster.dns_names:
                     found = [name] if name.replace(".", "").isdigit() else [] if deaf else world.resolve(name)
@@ -124,8 +124,8 @@ class Simulation:
         if past_sidecar:
             node = None
         trace = Trace(call)
-        if not _is_address(call.host) and self._world.walls.blocks_dns(own):
-            trace.dropped.append(_drop(own, "the cluster's DNS", self._world.walls.egress[own]))
+        if not _is_address(call.host) and (wall := self._world.walls.blocking_dns(own)):
+            trace.dropped.append(_drop(own, "the cluster's DNS", wall))
         found = self._world.look_up(call.host, namespace, self._tables.get(call.source, {}), asks=not trace.dropped)
         if not found:
             trace.client = {"error": "name does not resolve"}

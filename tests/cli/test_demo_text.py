@@ -49,7 +49,7 @@ def test_words_stand_in_the_catalogue_only(module: ModuleType) -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("choice", [Choice("netns", ""), Choice("loopback", ""), Choice("loopback", "", "nft not found")], ids=str)
+@pytest.mark.parametrize("choice", [Choice("netns", ""), Choice("loopback", ""), Choice("loopback", "no, because of nft")], ids=str)
 def test_the_heading_fits(language: str, choice: Choice) -> None:
     for found in FOUND:
         lines = [line for block in demo_text.heading(found, found.initial(), choice, Words(language)) for line in block.splitlines()]

@@ -24,7 +24,7 @@ def mesh(*sets: str, version: str = "") -> Mesh:
 
 
 def names(of: Mesh, kind: str) -> list[str]:
-    return [f"{r.namespace}/{r.name}" for r in of.resources if r.kind == kind]
+    return [f"{r.namespace}/{r.name}" for r in of.told if r.kind == kind]
 
 
 @pytest.mark.parametrize(
