@@ -543,8 +543,7 @@ class Exchange:
             left = self.timeout - (self.runtime.clock() - self._completed if self._completed is not None else 0.0)
             limit = max(min(limit or left, left), 0.001)
         if limit and not self.manager.suppresses:
-            text = str(int(limit * 1000 + _ROUNDING))
-            self.request.headers = replaced(self.request.headers, headers.EXPECTED_TIMEOUT, text)
+            self.request.headers = replaced(self.request.headers, headers.EXPECTED_TIMEOUT, headers.milliseconds(limit))
 
     def _levels(self) -> list[ClusterWeight | Route | VirtualHost | RouteConfiguration]:
         """Where header operations come from, in the order they apply."""
@@ -667,7 +666,6 @@ def _inline(source: DataSource | None) -> str:
     return (source.inline_string or "").encode().decode("latin-1")
 
 
-_ROUNDING = 0.5  # ms: a time of day as a float is no exact number of them
 _DROPPED_FROM_UPGRADES = frozenset(("keep-alive", "proxy-connection", "transfer-encoding", headers.SERVICE_TIME))
 _DROPPED_FROM_REFUSALS = _DROPPED_FROM_UPGRADES | {"connection", "upgrade", "content-length"}
 _DROPPED_FROM_RESPONSES = frozenset(("connection", "keep-alive", "proxy-connection", "transfer-encoding", "upgrade", headers.SERVICE_TIME))

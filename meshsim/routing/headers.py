@@ -88,6 +88,14 @@ def incoming(
     return remote
 
 
+def milliseconds(seconds: float) -> str:
+    """A time as headers tell it."""
+    return str(int(seconds * 1000 + _ROUNDING))
+
+
+_ROUNDING = 0.5  # ms: a time of day as a float is no exact number of them
+
+
 def request_id(rng: random.Random) -> str:
     """A random UUID (RFC 9562 version 4)."""
     bits = rng.getrandbits(128) & ~(0xF000 << 64 | 0xC000 << 48) | 4 << 76 | 8 << 60

@@ -189,6 +189,9 @@ def _steady(exchange: Exchange, attempt: Attempt) -> bool:
     if selected is None or cluster is None or selected.route.route is None:
         return False
     action = selected.route.route
+    told = request.first(headers.EXPECTED_TIMEOUT)
+    if told is not None and told != headers.milliseconds(exchange.timeout):
+        return False  # some of it was over already when it was told
     levels = (selected.route, selected.host.config, selected.host.table.config)
     operations = [o.header.value for lv in levels for o in (*lv.request_headers_to_add, *lv.response_headers_to_add)]
     return (
