@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import tempfile
+import time
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -27,8 +28,8 @@ Talk = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 class Bench:
     """Use as an async context. entries, lines: what the proxy logged. Hosts and clients are closed with it."""
 
-    def __init__(self, config: dict[str, Json], *, seed: int = 0):
-        self.config, self._seed = msgspec.convert(config, xds.ProxyConfig), seed
+    def __init__(self, config: dict[str, Json], *, seed: int = 0, clock: Callable[[], float] = time.time):
+        self.config, self._seed, self._clock = msgspec.convert(config, xds.ProxyConfig), seed, clock
         self.entries: list[Entry] = []
         self.lines: list[str] = []
         self._stack = AsyncExitStack()
@@ -41,7 +42,14 @@ class Bench:
         self.network = LoopbackNetwork(self.folder)
         self._stack.push_async_callback(self.network.close)
         self._stack.push_async_callback(self._end_tasks)
-        self.proxy = Proxy(self.config, self.network.pod(PROXY.host), on_log=self.entries.append, stdout=self.lines.append, seed=self._seed)
+        self.proxy = Proxy(
+            self.config,
+            self.network.pod(PROXY.host),
+            on_log=self.entries.append,
+            stdout=self.lines.append,
+            seed=self._seed,
+            clock=self._clock,
+        )
         self._stack.push_async_callback(self.proxy.close)
         await self.proxy.start()
         return self
