@@ -22,7 +22,7 @@ from meshsim import envoy, xds
 from meshsim.bench import member, origin
 from meshsim.bench.flat import Flat, Unreachable
 from meshsim.bench.legs import Leg
-from meshsim.bench.load import ENDLESS, Load
+from meshsim.bench.load import ENDLESS, NUMBER, Load
 from meshsim.envoy import EnvoyProcess
 from meshsim.errors import MeshsimError
 from meshsim.identity import Workload
@@ -154,7 +154,8 @@ class Stage:
             request = client_hello(host, bulk=leg.bulk)
             answer = ENDLESS if leg.bulk else len(origin.ANSWER)
         else:
-            request, answer = f"GET /{leg.body} HTTP/1.1\r\nhost: {host}\r\nuser-agent: bench\r\naccept: */*\r\n\r\n".encode(), 0
+            query = f"?{NUMBER.decode()}" if leg.unlike else ""
+            request, answer = f"GET /{leg.body}{query} HTTP/1.1\r\nhost: {host}\r\nuser-agent: bench\r\naccept: */*\r\n\r\n".encode(), 0
         return msgspec.structs.replace(Load(request=request, answer=answer, connections=leg.connections, fresh=leg.fresh), **place)
 
 

@@ -144,6 +144,7 @@ class Leg:
     mesh: its YAML, or `sources`, files and folders of it. caller: the pod that calls `host`, an external name. port: of the external
     host, where the pod's application connects. body: bytes of an answer. connections: of the client. fresh: a new one for each request.
     tls: the bytes are a TLS client's, which nobody terminates. bulk: throughput counts, not requests. only_direct: no proxy at all.
+    unlike: each request asks for a path of its own.
     """
 
     name: str
@@ -159,6 +160,7 @@ class Leg:
     sources: tuple[str, ...] = ()
     caller: str = "sleep"
     host: str = HOST
+    unlike: bool = False
 
 
 def _through(port: int, *, mtls: bool = False, originate: bool = False, once: bool = False) -> str:
@@ -186,6 +188,7 @@ BULK = 64 * 1024 * KIB
 LEGS = (
     Leg("direct", "no proxy", _CLUSTER, only_direct=True),
     Leg("sidecar", "HTTP/1.1, one hop", _CLUSTER),
+    Leg("sidecar-unlike", "the same, each request for a path of its own", _CLUSTER, unlike=True),
     Leg("gateway", "sidecar + gateway, plaintext HTTP/1.1", _through(80)),
     Leg("mtls", "sidecar + gateway, mTLS, HTTP/1.1", _through(82, mtls=True)),
     Leg("origination", "the same, plus TLS origination", _through(82, mtls=True, originate=True)),

@@ -11,6 +11,7 @@ wait (no coordinated omission). A request without a free connection waits in the
 
 from __future__ import annotations
 
+import itertools
 import os
 import resource
 import select
@@ -26,6 +27,7 @@ from meshsim.bench.histogram import Histogram
 
 STARTED = "started"
 ENDLESS = 1 << 62
+NUMBER = b"{number}"
 _CHUNK = 256 * 1024
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"content-length: "
@@ -36,8 +38,9 @@ class Load(msgspec.Struct, kw_only=True):
     """What to do to whom.
 
     path: the Unix socket to connect to, else `host` and `port`. opening: bytes that a connection begins with, such as a PROXY header.
-    request: the bytes of a request. answer: how many bytes an answer has, 0 for an HTTP/1.1 message with a content-length, ENDLESS.
-    mode: `closed`, or `open` at `rate` requests a second. fresh: a new connection for every request.
+    request: the bytes of a request; NUMBER in them is replaced by the request's own. answer: how many bytes an answer has, 0 for an
+    HTTP/1.1 message with a content-length, ENDLESS. mode: `closed`, or `open` at `rate` requests a second. fresh: a new connection for
+    every request.
     """
 
     path: str = ""
@@ -149,6 +152,7 @@ class Client:
         self._away = _Away() if load.answer == ENDLESS else None
         self._latencies: list[int] = []
         self._received = self._errors = 0
+        self._alike, self._numbers = NUMBER not in load.request, itertools.count()
         self._first_error = ""
 
     def run(self) -> Result:
@@ -246,7 +250,7 @@ class Client:
 
     def _send(self, connection: _Connection, due: int) -> None:
         connection.due = due
-        connection.sock.send(self.load.request)
+        connection.sock.send(self.load.request if self._alike else self.load.request.replace(NUMBER, b"%d" % next(self._numbers)))
 
     def _send_fresh(self, due: int) -> None:
         self._send(self._connect(), due)

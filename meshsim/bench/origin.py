@@ -79,7 +79,7 @@ class HttpServer(_Server):
         if self._kept:
             data = self._kept + data
         while (end := data.find(_END)) >= 0:
-            self._answer(data[5 : data.index(b" ", 5)])
+            self._answer(data[5 : data.index(b" ", 5)].partition(b"?")[0])
             data = data[end + len(_END) :]
         self._kept = data
 

@@ -123,14 +123,15 @@ class Repeat:
 
     def fits(self, path: str) -> bool:
         """Whether a request with another path gets the same route, and no other change."""
-        manager = self._exchange.manager
+        manager, like = self._exchange.manager, self._exchange.request
         table = manager.table()
         try:
             if table is None or manager.normalize(path) != path:
                 return False
         except paths.RedirectTo:
             return False
-        return table.route(self.request(path, ""), manager.runtime.rng) is self.route
+        request = Request(like.method, path, like.authority, like.scheme, like.headers, like.version)
+        return table.route(request, manager.runtime.rng) is self.route
 
     def exchange(self, path: str, own: str, host: Host, start: float) -> tuple[Exchange, Attempt]:
         """The exchange that such a request is, once it has been sent."""
