@@ -201,7 +201,8 @@ class Workload:
         write_private(files.root, self.authority.root_pem())
         for path, name in ((files.chain, "cert-chain.pem"), (files.key, "key.pem"), (files.root, "root-cert.pem")):
             _link(self.folder / name, path.name)
-            (self.folder / path.name.replace(f".{self._issue}.", f".{self._issue - 2}.")).unlink(missing_ok=True)
+            if self._issue > 2:
+                (self.folder / path.name.replace(f".{self._issue}.", f".{self._issue - 2}.")).unlink(missing_ok=True)
         self.files = files
         return files
 

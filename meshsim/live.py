@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import socket
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any as Json
@@ -238,13 +239,12 @@ class LiveMesh:
 
     async def _open_pod(self, pod: PodPlace) -> None:
         inside = self._network.pod(pod.address)
-        live = LivePod(pod.app, pod.namespace, inside, self.roots, cluster.search_order(pod.namespace))
         member = self._members.get(pod.address)
+        tools = partial(pilot_agent.install, member.home / "bin", member.home / ADMIN) if member else None
+        live = LivePod(pod.app, pod.namespace, inside, lambda: self.roots, cluster.search_order(pod.namespace), tools)
         await self._ground.open_pod(live, member.identity_files if member else {})
         if member:
-            live.tools = pilot_agent.install(member.home / "bin", member.home / ADMIN)
-        if pod.address in self._members:
-            door = AdminDoor(self._network, pod.address, self._members[pod.address].home / ADMIN)
+            door = AdminDoor(self._network, pod.address, member.home / ADMIN)
             self._stack.push_async_callback(door.close)
             await door.open()
             self._doors[pod.address] = door

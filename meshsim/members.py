@@ -1,7 +1,8 @@
 """The proxies of a live mesh: an object on this event loop, or a process; the same folder, certificate and configuration for both.
 
-How this works: a member's home folder holds its certificate (certs/), the Secrets it may see (secrets/) and its placed xds. `configure`
-places a compiled configuration there; the process watches the files, the object is told. `renew` does the same for a certificate.
+How this works: a member's home folder holds its certificate (certs/) and the Secrets it may see (secrets/). `configure` places a compiled
+configuration for it: the process finds that as files in its home too, and watches them; the object is told. `renew` does the same for a
+certificate.
 """
 
 from __future__ import annotations
@@ -59,7 +60,6 @@ class Member(ABC):
         self._config, self._kubernetes, self._mounts = config, kubernetes, mounts
         self.site = self._site()
         self.placed = place.place(config, self.site)
-        place.write(self.placed, self.site)
         await self._on_placed()
 
     async def renew(self) -> None:
@@ -83,7 +83,7 @@ class Member(ABC):
 
     @abstractmethod
     async def _on_placed(self) -> None:
-        """A new configuration is in the folder."""
+        """There is a new configuration in `placed`."""
 
     def _site(self) -> place.Site:
         files = self.workload.files
@@ -147,6 +147,7 @@ class Separate(Member):
         return self._process
 
     async def _on_placed(self) -> None:
+        place.write(self.placed, self.site)
         if self._process is not None:
             await self._process.tell("update")
 

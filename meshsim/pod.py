@@ -12,6 +12,7 @@ import os
 import ssl
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -51,21 +52,38 @@ class Reply:
 
 
 class LivePod:
-    """One pod. `search` is its DNS search order (suffixes with their leading dot); `socks` the port of the way in from outside.
+    """One pod. `search` is its DNS search order (suffixes with their leading dot); `socks` the port of the way in from outside. `roots` and
+    `tools` are made when they are first wanted: a pod that only makes plain requests wants neither.
 
     `curl_home`, where set, is a folder whose `.curlrc` curl obeys: in a mesh with NetworkPolicies it gives up after three seconds, so that
     nobody waits two minutes for a connection that is dropped.
     """
 
-    def __init__(self, name: str, namespace: str, network: Pod, roots: Path, search: Iterable[str] = (), socks: int = 0):
+    def __init__(
+        self,
+        name: str,
+        namespace: str,
+        network: Pod,
+        roots: Callable[[], Path],
+        search: Iterable[str] = (),
+        tools: Callable[[], Path] | None = None,
+    ):
         self.name, self.namespace, self.network = name, namespace, network
-        self.roots, self.socks = roots, socks
+        self._roots, self._tools, self.socks = roots, tools, 0
         self.curl_home: Path | None = None
         self.search = list(search)
         self.enter: Callable[[], None] | None = None
         """What a child process does to be inside the pod; None where only the environment leads there."""
-        self.tools: Path | None = None
+
+    @cached_property
+    def roots(self) -> Path:
+        """The certificates that its applications trust, as a PEM file."""
+        return self._roots()
+
+    @cached_property
+    def tools(self) -> Path | None:
         """A folder of programs that the pod has beside the machine's."""
+        return self._tools() if self._tools is not None else None
 
     async def resolve(self, host: str) -> list[str]:
         """The addresses of a name, as an application in this pod finds them."""

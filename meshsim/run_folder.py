@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import os
 import shutil
 import tempfile
-from itertools import chain
 from pathlib import Path
 
 PREFIX = "meshsim-"
@@ -39,7 +39,7 @@ class RunFolder:
     """A new folder, mode 0700, whose lock this process holds until `remove` or its own end. brief: of a mesh within this process."""
 
     def __init__(self, *, brief: bool = False) -> None:
-        sweep()
+        _sweep_once()
         self.path = Path(tempfile.mkdtemp(prefix=PREFIX, dir=brief_base() if brief else base()))
         self._lock = os.open(self.path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         fcntl.flock(self._lock, fcntl.LOCK_EX)
@@ -54,10 +54,18 @@ class RunFolder:
 
 def sweep() -> None:
     """Delete the run folders of this user whose owner is gone."""
-    for path in chain.from_iterable(place.glob(PREFIX + "*") for place in {base(), brief_base()}):
-        with contextlib.suppress(OSError):
-            if path.is_dir() and not path.is_symlink() and path.stat().st_uid == os.getuid() and is_abandoned(path):
-                shutil.rmtree(path, ignore_errors=True)
+    for place in {base(), brief_base()}:
+        with contextlib.suppress(OSError), os.scandir(place) as entries:
+            for path in [Path(e) for e in entries if e.name.startswith(PREFIX) and e.is_dir(follow_symlinks=False)]:
+                with contextlib.suppress(OSError):
+                    if path.stat().st_uid == os.getuid() and is_abandoned(path):
+                        shutil.rmtree(path, ignore_errors=True)
+
+
+@functools.cache
+def _sweep_once() -> None:
+    """A process that makes many meshes need not look again: what others leave behind, the next process finds."""
+    sweep()
 
 
 def is_abandoned(folder: Path) -> bool:

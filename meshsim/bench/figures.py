@@ -20,12 +20,14 @@ import yaml
 
 from meshsim import control, topology, xds
 from meshsim.bench.legs import HOST, leg
+from meshsim.mesh import Mesh
 from meshsim.mesh import load as load_mesh
 from meshsim.resources import load
 from meshsim.resources.mesh_config import MeshConfig
 from meshsim.simulate import Call
 
 _RUNS = 3
+_MESHES = 10
 _SIMULATED = 500
 SIZES = (1000, 2000, 4000, 8000)
 
@@ -62,20 +64,20 @@ def simulation() -> Figure:
     return Figure("simulate", best, "calls/s", "sidecar and gateway over mTLS, without reasons")
 
 
-def in_process() -> Figure:
+def in_process() -> Iterator[Figure]:
     """A mesh on one event loop: proxies and the outside built, a request answered, torn down."""
 
-    async def once() -> float:
+    async def once(mesh: Mesh) -> float:
         begin = time.perf_counter()
         async with mesh.run() as live:
             await live.pod("sleep").get(f"http://{HOST}/")
         return time.perf_counter() - begin
 
-    mesh = load_mesh("-", stdin=leg("gateway").mesh)
-    asyncio.run(once())
-    return Figure(
-        "mesh in one process", min(asyncio.run(once()) for _ in range(_RUNS)) * 1000, "ms", "built, one request, torn down; plaintext"
-    )
+    for name, way in (("gateway", "plaintext"), ("mtls", "mTLS between the hops")):
+        mesh = load_mesh("-", stdin=leg(name).mesh)
+        asyncio.run(once(mesh))
+        took = min(asyncio.run(once(mesh)) for _ in range(_MESHES))
+        yield Figure(f"mesh in one process, {name}", took * 1000, "ms", f"built, one request, torn down; {way}")
 
 
 def compile_curve(sizes: tuple[int, ...] = SIZES, progress: Callable[[str], None] = lambda _: None) -> Iterator[Figure]:

@@ -48,7 +48,7 @@ async def run(
             report.figures += await costs(leg, seconds)
     if figures:
         progress("start-up")
-        report.figures += await asyncio.to_thread(lambda: [*single.startup(), single.simulation(), single.in_process()])
+        report.figures += await asyncio.to_thread(lambda: [*single.startup(), single.simulation(), *single.in_process()])
         report.figures += await asyncio.to_thread(lambda: list(single.compile_curve(progress=progress)))
     return report
 

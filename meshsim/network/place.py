@@ -130,16 +130,16 @@ def write(placed: xds.ProxyConfig, site: Site) -> None:
         **{_file(site, "rds", r.name): [_resource("envoy.config.route.v3.RouteConfiguration", r)] for r in placed.routes},
         **{_file(site, "eds", e.cluster_name): [_resource("envoy.config.endpoint.v3.ClusterLoadAssignment", e)] for e in placed.endpoints},
         **{_file(site, "sds", s.name): [] if _is_empty(s) else [xds.encode(s)] for s in placed.secrets},
-        site.folder / "cds.json": [_resource("envoy.config.cluster.v3.Cluster", c) for c in placed.clusters],
-        site.folder / "lds.json": [_resource("envoy.config.listener.v3.Listener", x) for x in placed.listeners],
+        f"{site.folder}/cds.json": [_resource("envoy.config.cluster.v3.Cluster", c) for c in placed.clusters],
+        f"{site.folder}/lds.json": [_resource("envoy.config.listener.v3.Listener", x) for x in placed.listeners],
     }
     for kind in ("rds", "eds", "sds"):
         (site.folder / kind).mkdir(mode=0o700, parents=True, exist_ok=True)
-    for path, resources in files.items():
-        _write_response(path, resources)
+    for name, resources in files.items():
+        _write_response(Path(name), resources)
     for kind in ("rds", "eds", "sds"):
         for path in (site.folder / kind).glob("*.json"):
-            if path not in files:
+            if str(path) not in files:
                 path.unlink()
 
 
@@ -156,7 +156,7 @@ def read(folder: Path) -> xds.ProxyConfig:
 
 def write_secret(secret: Secret, site: Site) -> None:
     """Replace one secret's file: a proxy takes a renewed certificate over without dropping a connection."""
-    _write_response(_file(site, "sds", secret.name), [xds.encode(secret)])
+    _write_response(Path(_file(site, "sds", secret.name)), [xds.encode(secret)])
 
 
 # Portable --------------------------------------------------------------------------------------------------------------------------
@@ -310,18 +310,18 @@ def _upstream_contexts(cluster: xds.Cluster) -> Iterator[UpstreamTlsContext]:
             yield config
 
 
-def _from_file(path: Path) -> ConfigSource:
-    return ConfigSource(path_config_source=PathConfigSource(path=str(path)), resource_api_version="V3")
+def _from_file(path: str) -> ConfigSource:
+    return ConfigSource(path_config_source=PathConfigSource(path=path), resource_api_version="V3")
 
 
 # Files -----------------------------------------------------------------------------------------------------------------------------
 
 
-def _file(site: Site, kind: str, name: str) -> Path:
+def _file(site: Site, kind: str, name: str) -> str:
     stem = quote(name, safe="|:~@,=")
     if len(stem) > _MAX_FILE_NAME:
         stem = f"{stem[: _MAX_FILE_NAME - 17]}~{hashlib.sha256(name.encode()).hexdigest()[:16]}"
-    return site.folder / kind / f"{stem}.json"
+    return f"{site.folder}/{kind}/{stem}.json"
 
 
 def _is_empty(secret: Secret) -> bool:
