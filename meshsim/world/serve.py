@@ -11,6 +11,7 @@ The bytes of HTTP/1.1 are h11's business and those of HTTP/2 are h2's; a connect
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import socket
 import ssl
 import struct
@@ -47,6 +48,9 @@ Dial = Callable[[str], Awaitable[Connection]]
 
 _CHUNK = 65536
 _MORE_BYTES = 0.05  # seconds in which a port that speaks no HTTP waits for what follows the first bytes
+_NO_CERTIFICATE = "PEER_DID_NOT_RETURN_A_CERTIFICATE"
+_HANDSHAKE_FAILURE = bytes((21, 3, 3, 0, 2, 2, 40))
+"""What OpenSSL says then (RFC 5246 7.2.2), and event loops drop as they close the connection: a fatal alert of TLS 1.2."""
 _PREFACE = b"PRI * HTTP/2"
 
 
@@ -70,10 +74,17 @@ class Visit:
             await self._refuse_handshake(connection)
             return
         context = self._contexts.default() if self._contexts else None
+        spare = connection.sock.dup() if context is not None and self._port.max_tls == "1.2" else None
         try:
             transport, _ = await loop.connect_accepted_socket(lambda: protocol, connection.sock, ssl=context)
-        except (OSError, ssl.SSLError):
+        except (OSError, ssl.SSLError) as e:
+            if spare is not None and getattr(e, "reason", "") == _NO_CERTIFICATE:
+                with contextlib.suppress(OSError):
+                    spare.send(_HANDSHAKE_FAILURE)
             return  # a failed handshake; nothing arrived
+        finally:
+            if spare is not None:
+                spare.close()
         writer = asyncio.StreamWriter(transport, protocol, reader, loop)
         try:
             await self._talk(reader, writer)
