@@ -30,6 +30,7 @@ _VERSIONS = {
     "TLSv1_3": ssl.TLSVersion.TLSv1_3,
 }
 _READ = 16 * 1024  # bytes a TLS record holds at most
+_BY_ID = "TLSv1.2"  # the newest version in which a server can resume by a session's id alone (RFC 5246 7.4.1.2)
 _SESSIONS = 64  # names whose session is kept for resumption, the newest: where the client chooses the name there is no end of them
 
 
@@ -38,19 +39,22 @@ class NoSecret(Exception):
 
 
 class Prepared:
-    """A context ready for handshakes. `validation` is what the peer's names are checked against; `own_uris` who we are."""
+    """A context ready for handshakes. `validation` is what the peer's names are checked against; `own_uris` who we are.
 
-    __slots__ = ("context", "own_uris", "sessions", "validation")
+    names: of how many servers a session is kept (`max_session_keys`); 0 of none.
+    """
 
-    def __init__(self, context: ssl.SSLContext, validation: Validation | None, own_uris: tuple[str, ...]):
-        self.context, self.validation, self.own_uris = context, validation, own_uris
+    __slots__ = ("_names", "context", "own_uris", "sessions", "validation")
+
+    def __init__(self, context: ssl.SSLContext, validation: Validation | None, own_uris: tuple[str, ...], *, names: int = 0):
+        self.context, self.validation, self.own_uris, self._names = context, validation, own_uris, names
         self.sessions: dict[str, ssl.SSLSession] = {}
 
     def keep(self, key: str, session: ssl.SSLSession) -> None:
         """The session to resume by for this name; the oldest name makes room."""
         self.sessions.pop(key, None)
         self.sessions[key] = session
-        if len(self.sessions) > _SESSIONS:
+        if len(self.sessions) > self._names:
             del self.sessions[next(iter(self.sessions))]
 
 
@@ -109,7 +113,7 @@ class Contexts:
             context.verify_mode = ssl.CERT_REQUIRED
         if alpn:
             context.set_alpn_protocols(list(alpn))
-        return Prepared(context, validation, own or ())
+        return Prepared(context, validation, own or (), names=_SESSIONS if config.max_session_keys is None else config.max_session_keys)
 
     def _limit(self, context: ssl.SSLContext, common: CommonTlsContext, low: ssl.TLSVersion, high: ssl.TLSVersion) -> None:
         given = common.tls_params
@@ -293,7 +297,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
     def _keep_session(self) -> None:
         """For the next connection. TLS 1.3 sends what resumes it after the handshake (RFC 8446 4.6.1), with the first bytes that follow."""
         session = None if self._server else self._tls.session
-        if session is not None and session.has_ticket:
+        if session is not None and (session.has_ticket or (session.id and self._tls.version() == _BY_ID)):
             self._prepared.keep(self._session_key, session)
             self._resumable = True
 
