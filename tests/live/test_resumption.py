@@ -38,3 +38,18 @@ async def test_sessions_are_taken_up_and_peers_stay_known() -> None:
         told = [dict(each["headers"])["x-forwarded-client-cert"] for each in live.arrivals()]
         assert len(told) == 3
         assert all("URI=spiffe://cluster.local/ns/default/sa/sleep" in each for each in told)
+
+
+async def test_a_certificate_is_renewed_under_an_open_connection() -> None:
+    """The next request goes out on the connection that was there, under the certificate it began with."""
+    mesh = meshsim.load(SCENARIO)
+    async with mesh.run() as live:
+        pod = live.pod("sleep")
+        assert (await pod.get(URL)).status == 301
+        for proxy in live.proxies:
+            await proxy.renew()
+        assert (await pod.get(URL)).status == 301
+        opened = await live.proxy("sleep").admin("/stats?filter=egressgateway.*upstream_cx_total")
+        assert opened.rpartition(": ")[2].strip() == "1"
+        hashes = [dict(each["headers"])["x-forwarded-client-cert"].partition("Hash=")[2][:64] for each in live.arrivals()]
+        assert hashes[0] == hashes[1]
