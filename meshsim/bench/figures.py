@@ -46,6 +46,7 @@ def startup() -> Iterator[Figure]:
     scenario = ("trace", "egress-gateway-http", f"http://{HOST}/politics")
     yield Figure("bare interpreter", _process("-c", "pass"), "s", "the share of Python itself")
     yield Figure("import meshsim.mesh", _process("-c", "import meshsim.mesh"), "s", "a process")
+    yield Figure("first response", _process("-c", _FIRST), "s", "a process: import, load, a mesh on one loop, one request through two hops")
     yield Figure("meshsim trace", _process("-m", "meshsim", *scenario), "s", "a process: load, compile, simulate, print")
 
 
@@ -104,6 +105,18 @@ def resources(number: int) -> str:
     """YAML of as many hosts."""
     return "".join(_RESOURCES.format(n=n) for n in range(number))
 
+
+_FIRST = f"""
+import asyncio
+from meshsim.bench.legs import leg
+from meshsim.mesh import load
+
+async def main():
+    async with load("-", stdin=leg("gateway").mesh).run() as live:
+        await live.pod("sleep").get("http://{HOST}/")
+
+asyncio.run(main())
+"""
 
 _RESOURCES = """---
 apiVersion: networking.istio.io/v1

@@ -144,7 +144,8 @@ class Leg:
     mesh: its YAML, or `sources`, files and folders of it. caller: the pod that calls `host`, an external name. port: of the external
     host, where the pod's application connects. body: bytes of an answer. connections: of the client. fresh: a new one for each request.
     tls: the bytes are a TLS client's, which nobody terminates. bulk: throughput counts, not requests. only_direct: no proxy at all.
-    unlike: each request asks for a path of its own.
+    unlike: each request asks for a path of its own. anchored: one plain hop, for which other proxies can stand in (anchors.py).
+    beside_direct: measured without proxies as well, for what they add.
     """
 
     name: str
@@ -161,6 +162,8 @@ class Leg:
     caller: str = "sleep"
     host: str = HOST
     unlike: bool = False
+    anchored: bool = False
+    beside_direct: bool = False
 
 
 def _through(port: int, *, mtls: bool = False, originate: bool = False, once: bool = False) -> str:
@@ -187,7 +190,7 @@ BULK = 64 * 1024 * KIB
 
 LEGS = (
     Leg("direct", "no proxy", _CLUSTER, only_direct=True),
-    Leg("sidecar", "HTTP/1.1, one hop", _CLUSTER),
+    Leg("sidecar", "HTTP/1.1, one hop", _CLUSTER, anchored=True),
     Leg("sidecar-unlike", "the same, each request for a path of its own", _CLUSTER, unlike=True),
     Leg("gateway", "sidecar + gateway, plaintext HTTP/1.1", _through(80)),
     Leg("mtls", "sidecar + gateway, mTLS, HTTP/1.1", _through(82, mtls=True)),
@@ -218,8 +221,32 @@ LEGS = (
         bulk=True,
     ),
     Leg("mtls-bulk", "mTLS between, 8 streams", _through(82, mtls=True), body=BULK, connections=8, bulk=True),
-    Leg("latency", "two hops, 1 connection", _through(80), connections=1),
+    Leg("latency", "two hops, 1 connection", _through(80), connections=1, beside_direct=True),
 )
+
+
+_HOST = """---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {{name: host-{n}}}
+spec:
+  hosts: [host-{n}.example.com]
+  ports: [{{number: 80, name: http, protocol: HTTP}}]
+  resolution: DNS
+"""
+_HOSTS = """---
+apiVersion: meshsim.dev/v1alpha1
+kind: ExternalServer
+metadata: {{name: hosts}}
+spec: {{hosts: [{names}], addresses: [192.0.2.1], ports: [{{port: 80}}]}}
+"""
+
+
+def with_hosts(number: int) -> Leg:
+    """One hop that knows as many more hosts, each a cluster."""
+    names = ", ".join(f"host-{n}.example.com" for n in range(number))
+    hosts = "".join(_HOST.format(n=n) for n in range(number)) + _HOSTS.format(names=names) if number else ""
+    return Leg("hosts", f"one hop, {number} more hosts", _CLUSTER + hosts)
 
 
 def leg(name: str) -> Leg:

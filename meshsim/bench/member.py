@@ -10,6 +10,7 @@ import asyncio
 import cProfile
 import os
 import sys
+import time
 from pathlib import Path
 
 import msgspec
@@ -22,6 +23,7 @@ from meshsim.proxy import parsers
 from meshsim.proxy.proxy import Proxy
 
 FILE, PROFILE = "member.json", "profile"
+PROFILED = "profiled"  # the CPU seconds that the profile is of
 
 
 class Settings(msgspec.Struct):
@@ -42,11 +44,13 @@ async def main(folder: Path, settings: Settings) -> None:
     await proxy.start()
     settle()
     profile = cProfile.Profile() if settings.profile else None
+    begin = time.process_time()
     if profile:
         profile.enable()
     await lifeline.serve()
     if profile:
         profile.disable()
+        (folder / PROFILED).write_text(str(time.process_time() - begin))
         profile.dump_stats(folder / PROFILE)
     await proxy.close()
     output.flush()

@@ -1,4 +1,4 @@
-"""A report as one SVG picture: above, the CPU a request costs on each leg and engine; below, latency by quantile."""
+"""A report as one SVG picture: the CPU a request costs on each leg and engine, what parts of a hop it goes to, and latency by quantile."""
 
 from __future__ import annotations
 
@@ -7,10 +7,13 @@ from collections.abc import Iterator
 from functools import partial
 from html import escape
 
+from meshsim.bench.costs import PARTS
+from meshsim.bench.engines import ASYNCIO
 from meshsim.bench.report import MILLISECOND, Report, cost
 from meshsim.bench.rounds import DIRECT, Measured
 
 _COLOURS = ("#466bb0", "#ac6199", "#4f9d69", "#c98a2b")
+_PARTS = ("#c98a2b", "#ac6199", "#8fb0d9", "#4f9d69", "#a8c686", "#d9c27a", "#b9a0c9", "#d98f7a", "#bbbbbb")
 _WIDTH, _LEFT, _BAR, _GAP = 860, 250, 16, 14
 _POINTS = (0.5, 0.75, 0.9, 0.95, 0.99, 0.995, 0.999)
 _PLOT_HEIGHT = 260
@@ -25,6 +28,9 @@ def svg(report: Report) -> str:
     top = 50
     bars, top = _bars([m for m in legs if not m.bulk], colours, top)
     body += bars
+    if report.profiles:
+        where, top = _where(report, top)
+        body += where
     for measured in (m for m in legs if not m.bulk):
         body += _latency(measured, colours, top)
         top += _PLOT_HEIGHT + 70
@@ -55,6 +61,30 @@ def _bars(legs: list[Measured], colours: dict[str, str], top: int) -> tuple[list
             top += _BAR
         top += _GAP
     return out, top + 20
+
+
+def _where(report: Report, top: int) -> tuple[list[str], int]:
+    """Where the microseconds go: a bar for each profiled leg, as long as what the leg costs without a profiler."""
+    x: float
+    out = [_text(20, top, "Where the CPU of the asyncio proxies goes, microseconds per request by the shares of a profile")]
+    for n, (colour, part) in enumerate(zip(_PARTS, PARTS, strict=True)):
+        x = 20 + n * 86
+        out.append(f'<rect x="{x}" y="{top + 10}" width="12" height="12" fill="{colour}"/>' + _text(x + 16, top + 20, part))
+    top += 34
+    legs = {m.leg: m for m in report.measured if ASYNCIO in m.engines}
+    spent = {p.leg: legs[p.leg].median(ASYNCIO, partial(cost, legs[p.leg])) for p in report.profiles if p.leg in legs}
+    scale = (_WIDTH - _LEFT - 80) / max(spent.values(), default=1.0)
+    for profile in (p for p in report.profiles if p.leg in spent and not legs[p.leg].bulk):
+        out.append(_text(_LEFT - 10, top + 12, legs[profile.leg].title[:38], "end"))
+        x = _LEFT
+        for colour, part in zip(_PARTS, PARTS, strict=True):
+            width = profile.parts.get(part, 0.0) * spent[profile.leg] * scale
+            out.append(f'<rect x="{x:.1f}" y="{top}" width="{width:.1f}" height="{_BAR - 2}" fill="{colour}"/>')
+            if width > 22:
+                out.append(_text(x + width / 2, top + 11, f"{profile.parts[part] * spent[profile.leg]:.0f}", "middle"))
+            x += width
+        top += _BAR + 6
+    return out, top + 26
 
 
 def _latency(measured: Measured, colours: dict[str, str], top: int) -> Iterator[str]:

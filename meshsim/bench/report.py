@@ -9,8 +9,11 @@ from typing import Any as Json
 
 import msgspec
 
+from meshsim.bench.costs import PARTS, Profile
+from meshsim.bench.engines import ASYNCIO
 from meshsim.bench.figures import Figure
 from meshsim.bench.rounds import DIRECT, Measured, Sample
+from meshsim.bench.soak import Soak
 
 MILLISECOND = 1e6  # in nanoseconds
 _QUANTILES = (0.5, 0.9, 0.99, 0.999)
@@ -23,6 +26,8 @@ class Report(msgspec.Struct, kw_only=True):
     seconds: float
     measured: list[Measured] = []
     figures: list[Figure] = []
+    profiles: list[Profile] = []
+    soaks: list[Soak] = []
 
     def encode(self) -> bytes:
         """As JSON."""
@@ -41,22 +46,45 @@ class Report(msgspec.Struct, kw_only=True):
             pairs = [row for m in self.measured for row in _ratios(m)]
             if pairs:
                 parts.append(_table(_RATIO_HEAD, pairs))
+            parts.append(_table(_PROCESS_HEAD, [row for m in self.measured for row in _by_process(m)]))
             said = [line for m in self.measured for line in (*_errors(m), *_disturbances(m))]
             parts += ["\n".join(said)] if said else []
+        if self.profiles:
+            rows = [(p.leg, ASYNCIO, *(f"{p.parts.get(part, 0.0):.0%}" for part in PARTS)) for p in self.profiles]
+            parts.append(_table(("leg", "profile", *PARTS), rows))
+        if self.soaks:
+            parts.append(_table(_SOAK_HEAD, [row for s in self.soaks for row in _stretches(s)]))
+            parts.append("\n".join(_verdict(s) for s in self.soaks))
         if self.figures:
             parts.append(_table(("figure", "value", "unit", "note"), [(f.name, f"{f.value:.3g}", f.unit, f.note) for f in self.figures]))
         return "\n\n".join(parts)
 
 
 _LEG_HEAD = ("leg", "engine", "work", "CPU", "p50 ms", "p90", "p99", "p99.9", "MiB", "proxies", "client")
+_PROCESS_HEAD = ("leg", "engine", "client", "origin", "hops", "unit of CPU")
+_SOAK_HEAD = ("leg", "engine", "stretch", "requests", "p50 ms", "p99", "MiB", "files", "late", "errors")
 _RATIO_HEAD = ("leg", "pair", "ratio", "smallest", "largest", "CPU ratio", "rounds")
 
 
 def cost(measured: Measured, sample: Sample) -> float:
     """CPU of all proxies: microseconds per request, or seconds per GiB where throughput counts."""
+    return _per_work(measured, sample, sample.proxies_cpu)
+
+
+def _per_work(measured: Measured, sample: Sample, seconds: float) -> float:
     if measured.bulk:
-        return sample.proxies_cpu / sample.received * 2**30 if sample.received else 0.0
-    return sample.proxies_cpu / sample.requests * 1e6 if sample.requests else 0.0
+        return seconds / sample.received * 2**30 if sample.received else 0.0
+    return seconds / sample.requests * 1e6 if sample.requests else 0.0
+
+
+def _by_process(measured: Measured) -> Iterator[tuple[str, ...]]:
+    """The CPU of each process: what the hops together cost is in the first table."""
+    for engine in measured.engines:
+        samples = measured.samples(engine)
+        places = 2 if measured.bulk else 0
+        medians = [statistics.median(_per_work(measured, s, s.cpu[who]) for s in samples) for who in samples[0].cpu]
+        client, origin, *hops = [f"{value:.{places}f}" for value in medians]
+        yield measured.leg, engine, client, origin, " + ".join(hops) or "-", "s/GiB" if measured.bulk else "us/request"
 
 
 def _rows(measured: Measured) -> Iterator[tuple[str, ...]]:
@@ -90,8 +118,10 @@ def _spent(measured: Measured, engine: str) -> str:
 
 def _ratios(measured: Measured) -> Iterator[tuple[str, ...]]:
     """The first engine against each other one."""
+    first = measured.engines[0]
     for other in measured.engines[1:]:
-        first = measured.engines[0]
+        if DIRECT in (first, other):
+            continue
         pair = f"{first} / {other}"
         busy = [e for e in (first, other) if measured.is_client_bound(e)]
         if busy:
@@ -112,6 +142,22 @@ def _ratios(measured: Measured) -> Iterator[tuple[str, ...]]:
             f"{statistics.median(costs):.2f}x",
             str(len(ratios)),
         )
+        added = [a / b for a, b in zip(measured.added(first), measured.added(other), strict=True) if b > 0]
+        if added:
+            ratio = f"{statistics.median(added):.2f}x", f"{min(added):.2f}", f"{max(added):.2f}"
+            yield measured.leg, f"{pair}, added p50", *ratio, "-", str(len(added))
+
+
+def _stretches(soak: Soak) -> Iterator[tuple[str, ...]]:
+    for number, s in enumerate(soak.stretches):
+        times = f"{s.p50 / MILLISECOND:.2f}", f"{s.p99 / MILLISECOND:.2f}"
+        counts = str(s.files), str(s.late), str(s.errors)
+        yield soak.leg, soak.engine, str(number + 1), str(s.requests), *times, f"{s.memory / 2**20:.1f}", *counts
+
+
+def _verdict(soak: Soak) -> str:
+    time = f"{soak.seconds * len(soak.stretches):.0f} s at {soak.rate:.0f} requests/s"
+    return f"{soak.leg} on {soak.engine}, {time}: {'; '.join(soak.failures()) or 'no error, no growth'}"
 
 
 def _errors(measured: Measured) -> Iterator[str]:

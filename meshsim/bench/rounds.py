@@ -13,10 +13,10 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from meshsim.bench import engines
-from meshsim.bench.engines import Engine, Stage
 from meshsim.bench.histogram import Histogram
 from meshsim.bench.legs import Leg
 from meshsim.bench.load import STARTED, Load, Result
+from meshsim.bench.stage import Engine, Stage, cores, cpu_seconds, memory, pinned
 from meshsim.errors import MeshsimError
 from meshsim.processes import python
 
@@ -99,6 +99,11 @@ class Measured(msgspec.Struct, kw_only=True):
         pairs = zip(self.samples(engine), self.samples(other), strict=True)
         return [self.work(a) / self.work(b) for a, b in pairs if self.work(b)]
 
+    def added(self, engine: str) -> list[float]:
+        """What `engine` adds to the median latency of no proxy, in nanoseconds, round by round; empty where that was not measured."""
+        pairs = zip(self.samples(engine), self.samples(DIRECT), strict=False)
+        return [float(Histogram(a.latencies).quantile(0.5) - Histogram(b.latencies).quantile(0.5)) for a, b in pairs]
+
     def is_client_bound(self, engine: str) -> bool:
         return self.median(engine, lambda s: s.client_share) > FULL
 
@@ -118,7 +123,7 @@ async def measure(
                 progress(f"{leg.name}: round {number + 1} of {rounds}")
                 measured.rounds.append([await _sample(DIRECT, stage, None, _shaped(stage.direct(), seconds, rate))])
             return measured
-        made = [engines.make(name, stage) for name in names]
+        made = [engines.make(name, stage) for name in names if engines.serves(name, leg)]
         try:
             for engine in made:
                 await engine.start()
@@ -129,6 +134,9 @@ async def measure(
                     progress(f"{leg.name}: round {number + 1} of {rounds}, {engine.name}")
                     samples.append(await _sample(engine.name, stage, engine, _shaped(stage.captured(engine.pipe), seconds, rate)))
                 measured.rounds.append(samples if order is made else samples[::-1])
+                if leg.beside_direct:
+                    progress(f"{leg.name}: round {number + 1} of {rounds}, {DIRECT}")
+                    measured.rounds[-1].append(await _sample(DIRECT, stage, None, _shaped(stage.direct(), seconds, rate)))
         finally:
             await asyncio.gather(*(engine.stop() for engine in made))
     return measured
@@ -144,10 +152,10 @@ async def _sample(name: str, stage: Stage, engine: Engine | None, load: Load) ->
     before: dict[str, float] = {}
 
     def started() -> None:
-        before.update({who: engines.cpu_seconds(pid) for who, pid in watched.items()})
+        before.update({who: cpu_seconds(pid) for who, pid in watched.items()})
 
     result = await run_load(load, started)
-    cpu = {who: engines.cpu_seconds(pid) - before[who] for who, pid in watched.items()}
+    cpu = {who: cpu_seconds(pid) - before[who] for who, pid in watched.items()}
     return Sample(
         engine=name,
         requests=result.requests,
@@ -155,7 +163,7 @@ async def _sample(name: str, stage: Stage, engine: Engine | None, load: Load) ->
         received=result.received,
         elapsed=result.elapsed,
         cpu={"client": result.cpu, **cpu},
-        memory=[engines.memory(pid) for pid in (engine.pids if engine else ())],
+        memory=[memory(pid) for pid in (engine.pids if engine else ())],
         latencies=result.latencies,
         first_error=result.first_error,
         late=result.late,
@@ -169,7 +177,7 @@ async def run_load(load: Load, started: Callable[[], None] = lambda: None) -> Re
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
-        preexec_fn=engines.pinned(engines.cores()[1]),
+        preexec_fn=pinned(cores()[1]),
         limit=1 << 26,
     )
     assert process.stdin and process.stdout and process.stderr

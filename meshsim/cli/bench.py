@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from meshsim.bench.legs import Leg
     from meshsim.bench.report import Report
 
+_BAR = 30  # characters
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -26,7 +28,12 @@ _PORTS = {"http": 80, "https": 443}
 @click.argument("scenario", nargs=1, required=False)
 @click.option("--leg", "legs", multiple=True, metavar="NAME", help="a leg of the fixed table, by name; may be repeated")
 @click.option(
-    "--engine", "engines", multiple=True, metavar="NAME", help="asyncio, asyncio-h11, asyncio-plainloop or envoy; default: asyncio, envoy"
+    "--engine",
+    "engines",
+    multiple=True,
+    metavar="NAME",
+    help="asyncio, asyncio-h11, asyncio-plainloop or envoy; A+B for sidecars of A and gateways of B; nginx or haproxy in place of one "
+    "plain hop; default: asyncio, envoy and, where installed, nginx and haproxy",
 )
 @click.option("--url", default="", help="what to call in SCENARIO; default: its first external server")
 @click.option("--from", "caller", default="sleep", metavar="[NS/]POD", help="the pod that calls; default: sleep")
@@ -36,6 +43,14 @@ _PORTS = {"http": 80, "https": 443}
 @click.option("--seconds", type=float, default=3.0, show_default=True, help="of each engine in each round")
 @click.option("--figures", is_flag=True, help="start-up, simulate and compile times as well")
 @click.option("--profile", is_flag=True, help="where the time of the asyncio proxies goes, by part")
+@click.option(
+    "--soak",
+    type=float,
+    is_flag=False,
+    flag_value=600.0,
+    metavar="[SECONDS]",
+    help="instead: half of what an engine can do for so long, 600 unless said; fails on errors and growth",
+)
 @click.option("--json", "json_file", type=click.Path(path_type=Path), help="write everything measured to this file")
 @click.option("--plot", "plot_file", type=click.Path(path_type=Path), help="draw it to this SVG file")
 def command(
@@ -50,6 +65,7 @@ def command(
     seconds: float,
     figures: bool,
     profile: bool,
+    soak: float | None,
     json_file: Path | None,
     plot_file: Path | None,
 ) -> int:
@@ -60,7 +76,7 @@ def command(
     from dataclasses import replace
 
     from meshsim.bench import legs as table
-    from meshsim.bench.engines import ENGINES
+    from meshsim.bench.engines import check
 
     try:
         chosen = [table.leg(name) for name in legs] if legs else list(table.LEGS)
@@ -70,10 +86,12 @@ def command(
         chosen = [_scenario(scenario, url, caller)]
     if connections:
         chosen = [replace(leg, connections=connections) for leg in chosen]
-    unknown = [name for name in engines if name not in ENGINES]
-    if unknown:
-        raise MeshsimError(f"no engine {unknown[0]!r}; there are: {', '.join(ENGINES)}")
-    made = asyncio.run(_run(chosen, engines, rounds, seconds, rate, figures, profile))
+    for engine in engines:
+        check(engine)
+    if soak is not None:
+        made = asyncio.run(_soak(chosen if legs or scenario else [table.leg("gateway")], engines, soak))
+    else:
+        made = asyncio.run(_run(chosen, engines, rounds, seconds, rate, figures, profile))
     click.echo(made.text())
     if json_file:
         json_file.write_bytes(made.encode())
@@ -81,7 +99,7 @@ def command(
         from meshsim.bench.plot import svg
 
         plot_file.write_text(svg(made))
-    return 0
+    return 1 if any(list(each.failures()) for each in made.soaks) else 0
 
 
 def _scenario(name: str, url: str, caller: str) -> Leg:
@@ -113,7 +131,7 @@ async def _run(
     chosen: list[Leg], engines: tuple[str, ...], rounds: int, seconds: float, rate: float, figures: bool, profile: bool
 ) -> Report:
     from meshsim import envoy
-    from meshsim.bench import runs
+    from meshsim.bench import anchors, runs
     from meshsim.bench.engines import ASYNCIO, ENVOY
 
     names = list(engines) or [ASYNCIO, ENVOY]
@@ -123,17 +141,36 @@ async def _run(
         except envoy.EnvoyUnavailable as e:
             click.echo(f"meshsim: {e}; measuring without it", err=True)
             names.remove(ENVOY)
+        names += anchors.installed()
     with _progress() as say:
         return await runs.run(chosen, names, rounds=rounds, seconds=seconds, rate=rate, figures=figures, profile=profile, progress=say)
 
 
+async def _soak(chosen: list[Leg], engines: tuple[str, ...], seconds: float) -> Report:
+    from meshsim.bench import runs
+    from meshsim.bench.engines import ASYNCIO
+
+    with _progress() as say:
+        return await runs.soak(chosen, engines or (ASYNCIO,), seconds, say)
+
+
 @contextlib.contextmanager
-def _progress() -> Iterator[Callable[[str], None]]:
-    """A line on a terminal that says what is being measured, gone at the end; nothing elsewhere."""
+def _progress() -> Iterator[Callable[[float, str], None]]:
+    """A bar on a terminal, and beside it what is being measured; gone at the end, and nothing elsewhere."""
     if not sys.stderr.isatty():
-        yield lambda _: None
+        yield lambda done, text: None
         return
     try:
-        yield lambda text: click.echo(f"\r\x1b[K{text}", nl=False, err=True)
+        yield lambda done, text: click.echo("\r\x1b[K" + f"{_bar(done)} {text}"[: _width()], nl=False, err=True)
     finally:
         click.echo("\r\x1b[K", nl=False, err=True)
+
+
+def _bar(done: float) -> str:
+    """`[=====     ]  50%`"""
+    return f"[{'=' * round(done * _BAR):<{_BAR}}] {done:4.0%}"
+
+
+def _width() -> int:
+    """Columns that a line may take without starting another."""
+    return shutil.get_terminal_size().columns - 1

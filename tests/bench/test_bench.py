@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import cProfile
 import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from xml.etree import ElementTree
 
 import msgspec
 import pytest
 
 from meshsim import envoy
-from meshsim.bench import engines, load, plot, rounds
+from meshsim.bench import anchors, costs, engines, load, member, plot, rounds, soak
 from meshsim.bench.figures import Figure, resources
 from meshsim.bench.flat import Flat, Unreachable
 from meshsim.bench.histogram import Histogram
@@ -20,6 +22,10 @@ from meshsim.bench.legs import LEGS, Leg, leg
 from meshsim.bench.load import Client, Load
 from meshsim.bench.report import Report
 from meshsim.bench.rounds import Measured, Sample
+from meshsim.bench.soak import Soak, Stretch
+from meshsim.errors import MeshsimError
+from meshsim.network import proxy_protocol
+from meshsim.network.base import Address
 from meshsim.resources import load as load_resources
 
 SCENARIO = Path(__file__).parent.parent.parent / "scenarios" / "egress-gateway-http1"
@@ -151,6 +157,64 @@ def test_the_ratio_is_the_median_of_the_rounds() -> None:
     assert "1.20x" in made.text() and "0.50" in made.text() and "4.00" in made.text()
 
 
+def test_what_proxies_add_is_the_difference_to_none() -> None:
+    def took(engine: str, nanoseconds: int) -> Sample:
+        return msgspec.structs.replace(sample(engine, 100), latencies={nanoseconds: 100})
+
+    samples = [took("asyncio", 3_000_000), took("envoy", 5_000_000), took(rounds.DIRECT, 1_000_000)]
+    made = report(samples)
+    assert made.measured[0].added("asyncio") == [pytest.approx(2e6, rel=0.002)]
+    assert any(line.split()[-5:] == ["0.50x", "0.50", "0.50", "-", "1"] for line in made.text().splitlines())
+
+
+@pytest.mark.parametrize("name", ["asyncio+envoy", "envoy+asyncio-h11", "nginx", "asyncio"])
+def test_engines_by_name(name: str) -> None:
+    engines.check(name)
+
+
+@pytest.mark.parametrize("name", ["", "envoi", "asyncio+", "asyncio+nginx", "nginx+envoy", "a+b+c"])
+def test_no_such_engine(name: str) -> None:
+    with pytest.raises(MeshsimError, match="there are: asyncio, "):
+        engines.check(name)
+
+
+def test_an_anchor_stands_in_for_one_plain_hop_only() -> None:
+    assert [each.name for each in LEGS if engines.serves("nginx", each)] == ["sidecar"]
+
+
+def stretches(memory: list[float], **last: int) -> Soak:
+    """A soak whose memory, in MiB, was as listed."""
+    each = [Stretch(requests=9, errors=0, late=0, p50=1, p99=2, memory=int(m * 2**20), files=9) for m in memory]
+    each[-1] = msgspec.structs.replace(each[-1], first_error="refused", **last)
+    return Soak(leg="gateway", engine="asyncio", rate=10.0, seconds=1.0, stretches=each)
+
+
+SOAKS = {
+    "steady": (stretches([30, 40, 41, 41, 40, 41]), []),
+    "filling at first": (stretches([10, 20, 41, 41, 41, 41]), []),
+    "growing": (stretches([30, 40, 41, 50, 60, 70]), ["memory grew from 45.5 to 65.0 MiB"]),
+    "failing": (stretches([30] * 6, errors=3), ["3 errors, the first: refused"]),
+    "leaking": (stretches([30] * 6, files=99), ["open files grew from 9 to 54"]),
+}
+
+
+@pytest.mark.parametrize("name", SOAKS)
+def test_what_a_soak_says(name: str) -> None:
+    made, failures = SOAKS[name]
+    assert list(made.failures()) == failures
+    assert ("no error, no growth" in Report(machine={}, seconds=1.0, soaks=[made]).text()) == (not failures)
+
+
+def test_a_profile_by_part(tmp_path: Path) -> None:
+    profile = cProfile.Profile()
+    profile.runcall(proxy_protocol.encode, Address("10.0.0.1", 1), Address("10.0.0.2", 2))
+    profile.dump_stats(tmp_path / member.PROFILE)
+    (tmp_path / member.PROFILED).write_text("60.0")
+    parts = costs.by_part([tmp_path / member.PROFILE])
+    assert sum(parts.values()) == pytest.approx(60.0)
+    assert 0 < parts[costs.CAPTURE] < 1 and parts[costs.LOOP] > 59 and parts[costs.TLS] == 0
+
+
 def test_no_ratio_of_a_full_client() -> None:
     made = report([sample("asyncio", 100, client=0.46), sample("envoy", 100)])
     assert "client and origin were full with asyncio" in made.text() and "1.00x" not in made.text()
@@ -158,8 +222,10 @@ def test_no_ratio_of_a_full_client() -> None:
 
 def test_a_report_survives_json_and_draws() -> None:
     made = report([sample("asyncio", 100), sample("envoy", 90)])
+    made.profiles.append(costs.Profile("a", {costs.PARSE: 0.25, costs.WRITE: 0.75}))
     assert Report.decode(made.encode()) == made
-    assert plot.svg(made).startswith("<svg") and plot.svg(made).count("<polyline") == 2
+    picture = ElementTree.fromstring(plot.svg(made))
+    assert [len(picture.findall(f".//{{*}}{kind}")) for kind in ("polyline", "rect")] == [2, 1 + 2 + 2 + 2 * len(costs.PARTS)]
 
 
 def test_flat_addresses() -> None:
@@ -216,3 +282,31 @@ async def test_on_a_real_envoy(each: Leg) -> None:
         pytest.skip(str(e))
     measured = await rounds.measure(each, [engines.ENVOY], rounds=1, seconds=0.1)
     assert measured.samples(engines.ENVOY)[0].requests > 0
+
+
+@pytest.mark.slow
+async def test_a_short_soak(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(soak, "_STRETCHES", 3)
+    made = await soak.soak(leg("sidecar"), engines.ASYNCIO, 0.3)
+    assert len(made.stretches) == 3 and not sum(s.errors for s in made.stretches)
+    assert all(s.requests and s.memory and s.files for s in made.stretches)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", anchors.ANCHORS)
+async def test_on_an_anchor(name: str) -> None:
+    if name not in anchors.installed():
+        pytest.skip(f"no {name} here")
+    measured = await rounds.measure(leg("sidecar"), [name], rounds=1, seconds=0.1)
+    assert measured.samples(name)[0].requests > 0 and not measured.samples(name)[0].errors
+
+
+@pytest.mark.envoy
+@pytest.mark.slow
+async def test_one_hop_of_each() -> None:
+    try:
+        envoy.binary()
+    except envoy.EnvoyUnavailable as e:
+        pytest.skip(str(e))
+    measured = await rounds.measure(leg("mtls"), ["asyncio+envoy"], rounds=1, seconds=0.1)
+    assert measured.samples("asyncio+envoy")[0].requests > 0 and not measured.samples("asyncio+envoy")[0].errors
