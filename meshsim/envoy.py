@@ -16,6 +16,7 @@ import ctypes
 import os
 import shutil
 import signal
+import socket
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,6 +32,7 @@ START_TIMEOUT = 30.0  # seconds
 STOP_TIMEOUT = 5.0
 _POLL = 0.01  # seconds between questions whether it is ready
 _PR_SET_PDEATHSIG = 1
+_SO_MARK = 36  # Linux: socket(7)
 
 RUNTIME = {
     "envoy.reloadable_features.http_reject_path_with_fragment": False,
@@ -51,8 +53,8 @@ def binary() -> str:
     return chosen
 
 
-def bootstrap(site: Site, name: str, namespace: str, labels: Mapping[str, str] | None = None) -> dict[str, Json]:
-    """The static configuration of an Envoy that takes everything else from `site.folder`."""
+def bootstrap(site: Site, name: str, namespace: str, labels: Mapping[str, str] | None = None, mark: int = 0) -> dict[str, Json]:
+    """The static configuration of an Envoy that takes everything else from `site.folder`. mark: of what it opens, if it has any."""
     kind = "router" if site.is_gateway else "sidecar"
 
     def watched(file: str) -> dict[str, Json]:
@@ -66,9 +68,15 @@ def bootstrap(site: Site, name: str, namespace: str, labels: Mapping[str, str] |
         },
         "admin": {"address": {"pipe": {"path": str(admin_pipe(site))}}},
         "layered_runtime": {"layers": [{"name": "static", "static_layer": RUNTIME}]},
-        "cluster_manager": {"upstream_bind_config": {"source_address": {"address": site.address, "port_value": 0}}},
+        "cluster_manager": {"upstream_bind_config": {"source_address": {"address": site.address, "port_value": 0}, **_marked(mark)}},
         "dynamic_resources": {"lds_config": watched("lds.json"), "cds_config": watched("cds.json")},
     }
+
+
+def _marked(mark: int) -> dict[str, Json]:
+    """The mark on every connection it opens, which the redirect of its own pod lets pass."""
+    option = {"level": socket.SOL_SOCKET, "name": _SO_MARK, "int_value": mark, "state": "STATE_PREBIND"}
+    return {"socket_options": [option]} if mark else {}
 
 
 def admin_pipe(site: Site) -> Path:
@@ -78,10 +86,10 @@ def admin_pipe(site: Site) -> Path:
 class EnvoyProcess:
     """A running Envoy for one placed proxy. It dies with this process (on Linux also if this process is killed)."""
 
-    def __init__(self, site: Site, name: str, namespace: str, *, enter: Callable[[], None] | None = None):
-        """`enter` is called in the child before Envoy starts, to step into a pod's namespace."""
+    def __init__(self, site: Site, name: str, namespace: str, *, enter: Callable[[], None] | None = None, mark: int = 0):
+        """`enter` is called in the child before Envoy starts, to step into a pod's namespace. mark: of what it opens, if it has any."""
         self.site, self.name, self.namespace = site, name, namespace
-        self._enter = enter
+        self._enter, self._mark = enter, mark
         self._process: asyncio.subprocess.Process | None = None
 
     @property
@@ -94,7 +102,8 @@ class EnvoyProcess:
     async def start(self, *options: str) -> None:
         """Start it and wait until `/ready` says so. Raises EnvoyUnavailable with Envoy's own words."""
         config = self.site.folder / "bootstrap.json"
-        config.write_bytes(msgspec.json.format(msgspec.json.encode(bootstrap(self.site, self.name, self.namespace)), indent=1))
+        start = bootstrap(self.site, self.name, self.namespace, mark=self._mark)
+        config.write_bytes(msgspec.json.format(msgspec.json.encode(start), indent=1))
         command: Sequence[str] = (
             binary(), "-c", str(config), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning",
             "--file-flush-interval-msec", "15", "--parent-shutdown-time-s", "0", *options,

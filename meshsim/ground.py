@@ -66,6 +66,10 @@ class Ground(ABC):
         """Make a way for programs into a pod. `files`: what they find below /etc, where the network can show them that."""
 
     @abstractmethod
+    def entrance(self, address: str) -> Callable[[], None]:
+        """What a child process does before it becomes a program in an open pod. Raises MeshsimError where there is no such thing."""
+
+    @abstractmethod
     def tap(self, address: str) -> socket.socket:
         """A packet socket that hears everything in a pod. Raises MeshsimError where pods have no packets."""
 
@@ -106,6 +110,9 @@ class OnSockets(Ground):
         self._doors.append(door)
         pod.socks = await door.start()
 
+    def entrance(self, address: str) -> Callable[[], None]:
+        raise MeshsimError("on the loopback network no program can be in a pod; start the mesh with --network netns")
+
     def tap(self, address: str) -> socket.socket:
         raise MeshsimError(
             "a pod has no packets on the loopback network, where connections are Unix sockets; start the mesh with --network netns"
@@ -127,6 +134,7 @@ class InNamespaces(Ground):
         super().__init__()
         self._folder = folder
         self._node = Node(folder)
+        self._entrances: dict[str, Callable[[], None]] = {}
         self._netns = self.network = NetnsNetwork(folder)
 
     def _arrange(self, plan: directory.Directory) -> None:
@@ -145,7 +153,7 @@ class InNamespaces(Ground):
         for name in files:
             (etc / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             (etc / name).touch(mode=0o600)
-        pod.enter = self._entrance(pod.network.address, etc, files)
+        pod.enter = self._entrances[pod.network.address] = self._entrance(pod.network.address, etc, files)
 
     def _entrance(self, address: str, etc: Path, files: Mapping[str, Path]) -> Callable[[], None]:
         """What a child does before it becomes a program in the pod.
@@ -169,6 +177,9 @@ class InNamespaces(Ground):
                         namespaces.mount(str(etc / name), f"/etc/{name}", flags=_MS_BIND)
 
         return enter
+
+    def entrance(self, address: str) -> Callable[[], None]:
+        return self._entrances[address]
 
     def tap(self, address: str) -> socket.socket:
         return self._netns.tap(address)

@@ -22,13 +22,14 @@ from typing import Any as Json
 import msgspec
 
 from meshsim import cluster, kube_system, xds
+from meshsim.errors import MeshsimError
 from meshsim.ground import ground
 from meshsim.identity import Authority
-from meshsim.members import InProcess, Member, Separate
+from meshsim.members import APPLICATION_ADDRESS, Enveloped, InProcess, Member, Separate
 from meshsim.mesh import Mesh, PodPlace, UnknownPod
 from meshsim.network import directory
 from meshsim.network.admin_door import AdminDoor
-from meshsim.network.choice import LOOPBACK
+from meshsim.network.choice import LOOPBACK, NETNS
 from meshsim.pod import LivePod
 from meshsim.processes import Process, pilot_agent, python
 from meshsim.processes import world as world_process
@@ -41,7 +42,8 @@ from meshsim.run_folder import RunFolder
 from meshsim.world import World
 from meshsim.world.certificates import Authorities
 
-APPLICATION_ADDRESS = "127.0.0.1"  # where an application behind a sidecar listens, in its own pod
+ASYNCIO, ENVOY = "asyncio", "envoy"
+ENGINES = (ASYNCIO, ENVOY)
 ANY_ADDRESS = "0.0.0.0"  # where it does if the pod's annotations lead connections past the sidecar
 CURL_PATIENCE = 3  # seconds for a connection, in a mesh with NetworkPolicies
 _ROTATION_CHECK = 30.0  # seconds between looks at the age of certificates
@@ -52,10 +54,22 @@ class LiveMesh:
 
     processes: each proxy and the outside as an OS process of its own, else everything on this event loop.
     seed: of every random choice. cacerts: a folder with the files of Istio's `cacerts` secret, for the mesh's CA.
-    network: `loopback`, or `netns` in a program that has entered namespaces (network/choice.py).
+    network: `loopback`, or `netns` in a program that has entered namespaces (network/choice.py). engine: what its proxies are; a real
+    Envoy is always a process, and needs netns.
+    Raises MeshsimError when it is entered with an engine that there is not, or not on this network.
     """
 
-    def __init__(self, mesh: Mesh, *, processes: bool = False, seed: int = 0, cacerts: Path | None = None, network: str = LOOPBACK):
+    def __init__(
+        self,
+        mesh: Mesh,
+        *,
+        processes: bool = False,
+        seed: int = 0,
+        cacerts: Path | None = None,
+        network: str = LOOPBACK,
+        engine: str = ASYNCIO,
+    ):
+        self._engine = engine
         self.mesh, self._processes, self._seed, self._cacerts, self._network_kind = mesh, processes, seed, cacerts, network
         self._stack = AsyncExitStack()
         self._members: dict[str, Member] = {}
@@ -129,6 +143,7 @@ class LiveMesh:
         await self._update_world()
         for place in fresh:
             await self._configure(self._members[place.address], compiled[place.address])
+            await self._open_pod(place)
         await asyncio.gather(*(self._members[p.address].start() for p in fresh))
         stays = compiled.keys() - {p.address for p in fresh}
         changes = {address: (before.get(address), compiled[address]) for address in compiled if address in stays}
@@ -148,8 +163,9 @@ class LiveMesh:
     # Start ---------------------------------------------------------------------------------------------------------------------------
 
     async def _start(self) -> None:
+        self._check_engine()
         compiled = {p.address: self.mesh.config(p.proxy) for p in self.mesh.pods if p.proxy}
-        self._run = RunFolder(brief=not self._processes)
+        self._run = RunFolder(brief=not self._processes and self._engine == ASYNCIO)
         self._stack.callback(self._run.remove)
         self._ground = ground(self._network_kind, self.folder, self._seed)
         self._stack.push_async_callback(self._ground.close)
@@ -165,17 +181,23 @@ class LiveMesh:
         await self._start_world()
         for address, config in compiled.items():
             await self._configure(self._members[address], config)
-        await asyncio.gather(*(member.start() for member in self._members.values()))
         for pod in self.mesh.pods:
             await self._open_pod(pod)
+        await asyncio.gather(*(member.start() for member in self._members.values()))
         self._limit_patience()
         rotation = asyncio.ensure_future(self._rotate())
         self._stack.callback(rotation.cancel)
 
+    def _check_engine(self) -> None:
+        if self._engine not in ENGINES:
+            raise MeshsimError(f"there is no engine {self._engine!r}; there are {' and '.join(ENGINES)}")
+        if self._engine == ENVOY and self._network_kind != NETNS:
+            raise MeshsimError("the engine envoy needs pods with addresses of their own: --network netns (docs/pods.md)")
+
     def _add_member(self, pod: PodPlace) -> None:
         assert pod.proxy is not None
         home = self.folder / f"{pod.proxy.name}.{pod.namespace}"
-        kind = Separate if self._processes else InProcess
+        kind = Enveloped if self._engine == ENVOY else Separate if self._processes else InProcess
         trust_domain = self.mesh.mesh_config.trust_domain
         self._members[pod.address] = kind(pod.proxy, home, self._ground, self._authorities, trust_domain, self._seed)
 

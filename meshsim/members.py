@@ -1,4 +1,4 @@
-"""The proxies of a live mesh: an object on this event loop, or a process; the same folder, certificate and configuration for both.
+"""The proxies of a live mesh: an object on this event loop, a process, or an Envoy; the same folder, certificate and configuration for all.
 
 How this works: a member's home folder holds its certificate (certs/) and the Secrets it may see (secrets/). `configure` places a compiled
 configuration for it: the process finds that as files in its home too, and watches them; the object is told. `renew` does the same for a
@@ -15,15 +15,18 @@ from urllib.parse import quote
 
 from meshsim import topology, xds
 from meshsim.cluster import SecretMount, mounted
+from meshsim.envoy import EnvoyProcess
 from meshsim.ground import Ground
 from meshsim.identity import Workload, write_private
 from meshsim.network import place
+from meshsim.network.netfilter import MARK
 from meshsim.network.secrets import Identity, KubernetesSecrets, SecretFiles
 from meshsim.processes import Process, python
 from meshsim.processes import proxy as proxy_process
 from meshsim.proxy.proxy import Proxy
 from meshsim.world.certificates import Authorities
 
+APPLICATION_ADDRESS = "127.0.0.1"  # where an application behind a sidecar listens, in its own pod
 # Where Istio has put a workload's own certificate in its pod, over the years.
 _IDENTITY_FOLDERS = ("/etc/certs/", "/var/run/secrets/workload-spiffe-credentials/")
 
@@ -31,12 +34,15 @@ _IDENTITY_FOLDERS = ("/etc/certs/", "/var/run/secrets/workload-spiffe-credential
 class Member(ABC):
     """One proxy: start it, tell it what to do, read what it says."""
 
+    _is_told_of_application = False
+    """Whether it must be told where its pod's application listens."""
+
     def __init__(
         self, proxy: topology.Proxy, home: Path, ground: Ground, authorities: Authorities, trust_domain: str, seed: int
     ):
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.proxy, self.home, self.network, self.seed = proxy, home, ground.network, seed
-        self._pipes = ground.pipes
+        self._pipes, self._ground = ground.pipes, ground
         self.workload = Workload(authorities["mesh"], proxy.identity(trust_domain), home / "certs")
         self._authorities = authorities
         self._config = xds.ProxyConfig()
@@ -90,7 +96,8 @@ class Member(ABC):
         secrets = SecretFiles(
             self.home / "secrets", self.proxy.namespace, Identity(files.chain, files.key, files.root), self._pod_file, self._kubernetes
         )
-        return place.Site(self.home, self.proxy.ip, secrets, is_gateway=not self.proxy.is_sidecar, pipes=self._pipes)
+        application = APPLICATION_ADDRESS if self._is_told_of_application and self.proxy.is_sidecar else ""
+        return place.Site(self.home, self.proxy.ip, secrets, not self.proxy.is_sidecar, application, self._pipes)
 
     def _pod_file(self, path: str) -> Path | None:
         if path == "system":
@@ -174,3 +181,32 @@ class Separate(Member):
             return (await reader.read()).partition(b"\r\n\r\n")[2].decode()
         finally:
             writer.close()
+
+
+class Enveloped(Member):
+    """A real Envoy in its pod's namespace, on the same configuration."""
+
+    _is_told_of_application = True
+    _process: EnvoyProcess | None = None
+
+    async def _on_placed(self) -> None:
+        place.write(self.placed, self.site)
+
+    async def start(self) -> None:
+        enter = self._ground.entrance(self.site.address)
+        self._process = EnvoyProcess(self.site, self.proxy.name, self.proxy.namespace, enter=enter, mark=MARK)
+        await self._process.start()
+
+    async def stop(self) -> None:
+        if self._process is not None:
+            await self._process.stop()
+
+    def log(self) -> list[str]:
+        try:
+            return (self.home / "stdout").read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+
+    async def admin(self, path: str, method: str = "GET") -> str:
+        assert self._process is not None
+        return (await self._process.admin(path, method)).decode()

@@ -210,11 +210,19 @@ class Mesh:
         mounts = self.mounts.get(proxy.ip, [])
         return Secrets(identity, proxy.namespace, self.secrets, issued=issued, mounted=lambda path: cluster.mounted(mounts, path))
 
-    def run(self, *, processes: bool = False, seed: int = 0, cacerts: Path | None = None, network: str = "loopback") -> LiveMesh:
+    def run(
+        self,
+        *,
+        processes: bool = False,
+        seed: int = 0,
+        cacerts: Path | None = None,
+        network: str = "loopback",
+        engine: str = "asyncio",
+    ) -> LiveMesh:
         """The mesh alive on this machine, to be entered with `async with`; see LiveMesh."""
         from meshsim.live import LiveMesh
 
-        return LiveMesh(self, processes=processes, seed=seed, cacerts=cacerts, network=network)
+        return LiveMesh(self, processes=processes, seed=seed, cacerts=cacerts, network=network, engine=engine)
 
     @cached_property
     def _placed(self) -> dict[str, xds.ProxyConfig]:

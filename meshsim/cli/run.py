@@ -13,6 +13,8 @@ from meshsim.network.choice import enter
 from meshsim.pod import NO_SUCH_PROGRAM
 from meshsim.proxy.parsers import CODEC, CODECS
 
+ENGINES = ("asyncio", "envoy")
+
 
 @click.command("run", context_settings={"ignore_unknown_options": True})
 @click.argument("scenario", nargs=1, required=False)
@@ -22,6 +24,7 @@ from meshsim.proxy.parsers import CODEC, CODECS
 @network_option
 @istio_version_option
 @click.option("--codec", type=click.Choice(CODECS), help="what reads HTTP/1 in the proxies; default: httptools where it is installed")
+@click.option("--engine", type=click.Choice(ENGINES), default="asyncio", help="what the proxies are; envoy is the real one, on netns")
 @click.option("--logs", is_flag=True, help="print what each proxy logged, afterwards")
 def command(
     scenario: str | None,
@@ -31,6 +34,7 @@ def command(
     network: str,
     istio_version: str,
     codec: str | None,
+    engine: str,
     logs: bool,
 ) -> int:
     """Start the mesh, run COMMAND as if it were in a pod, and end with its exit status.
@@ -43,11 +47,11 @@ def command(
     mesh = load_mesh(names, files, istio_version)
     mesh.pod(sender)
     kind = enter(network).kind
-    return alive.run(_run(mesh, sender, words, kind, logs))
+    return alive.run(_run(mesh, sender, words, kind, engine, logs))
 
 
-async def _run(mesh: Mesh, sender: str, words: tuple[str, ...], network: str, logs: bool) -> int:
-    async with mesh.run(processes=True, network=network) as live:
+async def _run(mesh: Mesh, sender: str, words: tuple[str, ...], network: str, engine: str, logs: bool) -> int:
+    async with mesh.run(processes=True, network=network, engine=engine) as live:
         pod = live.pod(sender)
         if not words:
             words = (os.environ.get("SHELL", "/bin/sh"),)
