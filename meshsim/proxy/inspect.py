@@ -1,23 +1,14 @@
-"""What the first bytes of a connection say about it: a TLS ClientHello's server name and protocols, or the version of an HTTP request line.
+"""What a TLS ClientHello at the start of a connection says: server name and protocols.
 
-Pure functions on the bytes peeked so far; each says what it found, or that more bytes are needed.
-
-Envoy: the TLS inspector wants the whole ClientHello and lowers the server name; the HTTP inspector wants the whole request line,
-and calls everything that is not HTTP/1.1 or the HTTP/2 preface `http/1.0`.
+A pure function on the bytes peeked so far: it says what it found, or that more bytes are needed. Envoy's TLS inspector wants the whole
+ClientHello and lowers the server name. What plain bytes are is `routing.inspection`'s to say.
 """
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
-from meshsim.routing.facts import H2C, HTTP10, HTTP11
-
 MAX_HELLO = 16 * 1024
-MAX_LINE = 64 * 1024
-PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-
-_TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 class Incomplete(Exception):
@@ -89,24 +80,3 @@ def _protocols(content: bytes) -> list[str]:
         found.append(content[at + 1 : at + 1 + size].decode("latin-1"))
         at += 1 + size
     return found
-
-
-def http_version(data: bytes) -> str | None:
-    """`http/1.1`, `http/1.0` or `h2c` by the first line; None for what is no HTTP. Raises Incomplete."""
-    if PREFACE.startswith(data[: len(PREFACE)]):
-        if len(data) < len(PREFACE):
-            raise Incomplete
-        return H2C
-    start = len(data) - len(data.lstrip(b"\r\n"))
-    end = data.find(b"\n", start)
-    line = data[start:end] if end >= 0 else data[start:]
-    method, space, rest = line.partition(b" ")
-    if method and not _TOKEN.fullmatch(method):
-        return None
-    if end < 0:
-        if len(data) >= MAX_LINE:
-            return None
-        raise Incomplete
-    if not space:
-        return None
-    return HTTP11 if rest.rstrip(b"\r").endswith(b" HTTP/1.1") else HTTP10

@@ -21,7 +21,8 @@ from meshsim.proxy.http1_server import Http1Server
 from meshsim.proxy.http2 import Http2Server
 from meshsim.proxy.relay import Relay
 from meshsim.proxy.tls import HandshakeFailed, NoSecret, TlsTransport
-from meshsim.routing.facts import H2C, HTTP10, HTTP11, RAW, TLS, Downstream, Endpoint
+from meshsim.routing import inspection
+from meshsim.routing.facts import RAW, TLS, Downstream, Endpoint
 from meshsim.routing.lifetime import Lifetime
 from meshsim.routing.manager import Manager
 from meshsim.routing.runtime import Chain, ListenerRules
@@ -153,8 +154,10 @@ class Arrival:
         if rules.inspects_http and downstream.transport == RAW:
             if not data:
                 raise inspect.Incomplete
-            version = inspect.http_version(data)
-            if version in (HTTP10, HTTP11, H2C):
+            version = inspection.http_protocol(data)
+            if version is None:
+                raise inspect.Incomplete
+            if version:
                 downstream.alpn = (version,)
 
     def _wait(self, size: int) -> None:
@@ -304,7 +307,7 @@ class Either(asyncio.Protocol):
             self._chosen.data_received(data)
             return
         self._data += data
-        preface = inspect.PREFACE
+        preface = inspection.PREFACE
         if preface.startswith(self._data[: len(preface)]) and len(self._data) < len(preface):
             return
         kind = Http2Server if self._data.startswith(preface) else Http1Server

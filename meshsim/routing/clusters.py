@@ -176,11 +176,12 @@ class Cluster:
         """
         if self.type == ORIGINAL_DST:
             return self._original(destination)
-        host = self._pick(key)
+        host = self._pick(key, 0)
         avoided = set(map(id, avoid))
-        while host is not None and id(host) in avoided and tries > 1:
-            tries -= 1
-            host = self._pick(key)
+        before = 1
+        while host is not None and id(host) in avoided and before < tries:
+            host = self._pick(key, before)
+            before += 1
         return host
 
     def dynamic_host(self, name: str, port: int, address: str) -> Host:
@@ -195,7 +196,7 @@ class Cluster:
         place = Endpoint(destination.host, override or destination.port)
         return self._originals.setdefault(place, Host(place))
 
-    def _pick(self, key: int | None) -> Host | None:
+    def _pick(self, key: int | None, before: int) -> Host | None:
         hosts = self._available(key)
         if not hosts:
             return None
@@ -205,7 +206,7 @@ class Cluster:
         balancer = self._balancers.get(group)
         if balancer is None or balancer.hosts != hosts:
             balancer = self._balancers[group] = _Balancer(self.config, hosts, self._rng)
-        return balancer.next(key)
+        return balancer.next(key, before)
 
     @property
     def _weighs_localities(self) -> bool:
@@ -325,7 +326,7 @@ class _Balancer:
         self._equal = len({h.weight for h in hosts}) == 1
         self._turn = rng.randrange(len(hosts))
         self._deadlines = [1 / h.weight for h in hosts]
-        self._lookup: Callable[[int], int] | None = None
+        self._lookup: hashing.Lookup | None = None
         weights = [(h.name, h.weight) for h in hosts]
         if self._policy == "RING_HASH":
             ring = config.ring_hash_lb_config
@@ -334,9 +335,9 @@ class _Balancer:
             maglev = config.maglev_lb_config
             self._lookup = hashing.maglev(weights, int(maglev.table_size or 65537) if maglev else 65537)
 
-    def next(self, key: int | None) -> Host:
+    def next(self, key: int | None, before: int) -> Host:
         if self._lookup is not None:
-            return self.hosts[self._lookup(key if key is not None else self._rng.getrandbits(64))]
+            return self.hosts[self._lookup(key if key is not None else self._rng.getrandbits(64), before)]
         if self._policy == "RANDOM":
             return self._rng.choice(self.hosts)
         if not self._equal:

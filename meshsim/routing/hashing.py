@@ -2,6 +2,7 @@
 
 Ring: each host has entries at xxHash64 of "address_i"; a request goes to the first entry at or after its own hash. Maglev (Eisenbud et al.,
 NSDI 2016): hosts fill a table in turn, each by its own permutation; a request goes to the entry at its hash modulo the table's size.
+Where the host found is one to pass over, the nth look goes n entries further along the ring, or to Maglev's entry of another hash.
 """
 
 from __future__ import annotations
@@ -16,7 +17,8 @@ _MASK = 0xFFFFFFFFFFFFFFFF
 _P1, _P2, _P3 = 0x9E3779B185EBCA87, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9
 _P4, _P5 = 0x85EBCA77C2B2AE63, 0x27D4EB2F165667C5
 
-Lookup = Callable[[int], int]
+Lookup = Callable[[int, int], int]
+"""From the hash of a request, and how many times it was looked up before, to a host's position."""
 
 
 def xxh64(data: bytes, seed: int = 0) -> int:
@@ -48,7 +50,7 @@ def xxh64(data: bytes, seed: int = 0) -> int:
 
 
 def ring(weights: Sequence[tuple[str, int]], minimum: int = 1024) -> Lookup:
-    """The ring of these hosts: a function from a hash to a host's position."""
+    """The ring of these hosts."""
     total = sum(weight for _, weight in weights)
     shares = [weight / total for _, weight in weights]
     scale = min(math.ceil(min(shares) * minimum) / min(shares), MAX_RING)
@@ -64,14 +66,14 @@ def ring(weights: Sequence[tuple[str, int]], minimum: int = 1024) -> Lookup:
     entries.sort(key=lambda entry: entry[0])
     hashes = [value for value, _ in entries]
 
-    def lookup(key: int) -> int:
-        return entries[bisect.bisect_left(hashes, key) % len(entries)][1]
+    def lookup(key: int, before: int) -> int:
+        return entries[(bisect.bisect_left(hashes, key) % len(entries) + before) % len(entries)][1]
 
     return lookup
 
 
 def maglev(weights: Sequence[tuple[str, int]], size: int = 65537) -> Lookup:
-    """The Maglev table of these hosts: a function from a hash to a host's position."""
+    """The Maglev table of these hosts."""
     places = [xxh64(name.encode()) % size for name, _ in weights]
     skips = [xxh64(name.encode(), 1) % (size - 1) + 1 for name, _ in weights]
     heaviest = max(weight for _, weight in weights)
@@ -93,8 +95,8 @@ def maglev(weights: Sequence[tuple[str, int]], size: int = 65537) -> Lookup:
             if filled == size:
                 break
 
-    def lookup(key: int) -> int:
-        return table[key % size]
+    def lookup(key: int, before: int) -> int:
+        return table[(key ^ -before & _MASK) % size]
 
     return lookup
 

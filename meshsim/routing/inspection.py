@@ -9,6 +9,13 @@ from meshsim.routing.message import Request
 
 PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 _TOKEN = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_BLANK = rb"[\x00-\x09\x0b-\x20]"
+_LINE = re.compile(
+    rb"(?P<method>" + _TOKEN.pattern + rb")" + _BLANK + rb"+(?P<target>[^\x00-\x20]+)"
+    rb"(?:" + _BLANK + rb"+(?P<version>[^\x00-\x20]+))?" + _BLANK + rb"*"
+)  # fmt: skip
+_TARGET = re.compile(rb"[/*][\x21-\x7e]*|[A-Za-z][A-Za-z0-9+.\-]*://[\x21-\x7e]+")
+_VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
 _LONGEST_LINE = 64 * 1024
 METHODS = frozenset((
     b"ACL", b"BIND", b"CHECKOUT", b"CONNECT", b"COPY", b"DELETE", b"GET", b"HEAD", b"LINK", b"LOCK", b"MERGE", b"MKACTIVITY", b"MKCALENDAR",
@@ -22,14 +29,19 @@ def http_protocol(data: bytes) -> str | None:
     if PREFACE.startswith(data[: len(PREFACE)]) and data[:1] == b"P":
         return H2C if len(data) >= len(PREFACE) else None
     line, end, _ = data.partition(b"\n")
-    method, space, rest = line.partition(b" ")
-    if not _TOKEN.fullmatch(method):
-        return "" if method or end else None
+    begun = _TOKEN.match(line)
+    if begun is None:
+        return "" if data else None
+    if line[begun.end() : begun.end() + 1] > b" ":
+        return ""
     if not end:
         return None if len(data) < _LONGEST_LINE else ""
-    if not space:
+    parts = _LINE.fullmatch(line)
+    if parts is None or (parts["version"] and not _VERSION.fullmatch(parts["version"])):
         return ""
-    return HTTP11 if rest.rstrip(b"\r").endswith(b" HTTP/1.1") else HTTP10
+    if not _TARGET.fullmatch(parts["target"]) and parts["method"] != b"CONNECT":
+        return ""
+    return HTTP11 if parts["version"] == b"HTTP/1.1" else HTTP10
 
 
 def may_become_request(data: bytes) -> bool:

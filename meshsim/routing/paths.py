@@ -1,7 +1,7 @@
 """Paths: normalisation before routing, rewriting after it, and the address a redirect sends a client to.
 
-RFC 3986 6.2.2 and 5.2.4 as Envoy's `normalize_path` does them: unreserved characters are decoded, dot segments removed, a
-backslash counts as a slash; the query is never touched.
+RFC 3986 6.2.2 and 5.2.4 as Envoy's `normalize_path` does them: unreserved characters are decoded, those that no path may hold are
+escaped, dot segments removed, a backslash counts as a slash; the query is never touched.
 """
 
 from __future__ import annotations
@@ -20,7 +20,10 @@ _ESCAPED = re.compile(r"%([0-9A-Fa-f]{2})")
 _ESCAPED_SLASH = re.compile(r"%2[Ff]|%5[Cc]")
 CANONICAL = re.compile(r"(?:/[A-Za-z0-9_~\-][A-Za-z0-9_~.\-]*)*/?(?:\?[^#]*)?")
 """What most targets are, and what nothing here changes: no escapes, no dot segments, no empty ones."""
+_DOT_PARAMETERS = re.compile(r"(?<=[/\\])(\.{1,2});[^/]*")
 _UNRESERVED = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")
+
+_UNSAFE = str.maketrans({c: f"%{ord(c):02X}" for c in '"<>^`{|}'} | {"\\": "/"})
 
 _REDIRECT_CODES = {"MOVED_PERMANENTLY": 301, "FOUND": 302, "SEE_OTHER": 303, "TEMPORARY_REDIRECT": 307, "PERMANENT_REDIRECT": 308}
 
@@ -54,19 +57,27 @@ def normalizer(manager: HttpConnectionManager) -> Normalize:
                 return None
             path = changed
         if merge:
-            path = re.sub(r"/{2,}", "/", path)
+            path = _merged(path)
         return path + mark + query
 
     return change
 
 
+def _merged(path: str) -> str:
+    """Each run of slashes as one. Envoy puts the first and the last slash back by themselves: a path of nothing else keeps two."""
+    parts = [part for part in path.split("/") if part]
+    return path if "//" not in path else f"/{'/'.join(parts)}{'/' if path.endswith('/') else ''}"
+
+
 def normalized(path: str) -> str | None:
-    """A path in its canonical form, or None where it holds a NUL."""
+    """A path in its canonical form, or None where it holds a NUL. A dot segment is one whatever parameters follow it: `/a/..;x/b`."""
+    if ";" in path:
+        path = _DOT_PARAMETERS.sub(r"\1", path)
     if "%" in path:
         if "%00" in path:
             return None
         path = _ESCAPED.sub(lambda m: c if (c := chr(int(m[1], 16))) in _UNRESERVED else m[0], path)
-    path = path.replace("\\", "/")
+    path = path.translate(_UNSAFE)
     if "/." not in path:
         return path
     out: list[str] = []
@@ -117,8 +128,8 @@ def redirect(action: RedirectAction, route: Route, request: Request) -> tuple[in
     path = logged = request.path
     if action.path_redirect:
         own = action.path_redirect
-        query = path.partition("?")[2]
-        path = own if "?" in own or not query else f"{own}?{query}"
+        _, mark, query = path.partition("?")
+        path = ("" if own.startswith("/") else "/") + own + ("" if "?" in own else mark + query)
     elif action.prefix_rewrite or action.regex_rewrite is not None:
         path = logged = rewritten(path, route.match, action.prefix_rewrite, action.regex_rewrite)
     if action.strip_query:

@@ -6,10 +6,10 @@ relays passes it on as it is; one that terminates looks inside. `Got` is what th
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any as Json
 
-from meshsim.routing import http2_fields, tls_words
+from meshsim.routing import http1, http2_fields, tls_words
 from meshsim.routing.facts import Downstream
 from meshsim.routing.message import Request, Response
 from meshsim.routing.transport import Transport
@@ -104,6 +104,21 @@ def opened(call: Call) -> Conversation:
     return Tls(Offer(call.sni, call.alpn), inner)
 
 
+def understood(talk: Http) -> http1.Incoming:
+    """The request as an HTTP/1.1 codec reads its head, byte for byte. Raises http1.Refused."""
+    framed, request = http1.request(talk.spelled), talk.request
+    hosts = [("host", request.authority)] if b"\nhost:" in framed.raw.lower() else []
+    return http1.incoming(request.method, request.path, "1.1", [*hosts, *request.headers], framed.length or 0)
+
+
+def closing(got: Got) -> Got:
+    """The same answer on a connection that ends with it, as an HTTP/1.1 client is told."""
+    if got.response is None:
+        return got
+    told = Response(got.response.status, [*got.response.headers, ("connection", "close")], got.response.ends, got.response.version)
+    return replace(got, response=told)
+
+
 def protocol(talk: Conversation) -> str:
     """What is spoken, as a leg shows it."""
     if isinstance(talk, Http):
@@ -152,4 +167,4 @@ def with_proxy_header(talk: Conversation, downstream: Downstream, way: Transport
 def bad_request(response: Response, body: bytes) -> bytes:
     """An answer to bytes that are no HTTP, as they come back."""
     fields = "".join(f"{n}: {v}\r\n" for n, v in response.headers)
-    return f"HTTP/1.1 {response.status} Bad Request\r\n{fields}connection: close\r\n\r\n".encode() + body
+    return f"HTTP/1.1 {response.status} Bad Request\r\n{fields}\r\n".encode() + body

@@ -236,7 +236,8 @@ class Simulation:
             return False
         if isinstance(talk, Http):
             if rules.inspects_http:
-                downstream.alpn = (H2C,) if talk.http2 else (HTTP11,)
+                found = inspection.http_protocol(talk.spelled) if talk.spelled and not talk.http2 else H2C if talk.http2 else HTTP11
+                downstream.alpn = (found,) if found else ()
             return False
         if not (rules.inspects_http or rules.inspects_tls):
             return False
@@ -428,7 +429,14 @@ class Simulation:
             talk = Http(parsed)
         if isinstance(talk, Tls):
             return self._refused(node, rules, manager, chain, downstream, walk, Got(handshake=not_tls()))
-        request = conversation.copied(talk.request)
+        request, last = conversation.copied(talk.request), False
+        if talk.spelled and not talk.http2:
+            try:
+                heard = conversation.understood(talk)
+            except http1.Refused as defect:
+                return self._refused(node, rules, manager, chain, downstream, walk, None, defect.kind)
+            request.path, request.authority, request.headers = heard.request.path, heard.request.authority, heard.request.headers
+            last = not heard.keeps_alive
         request.version = "HTTP/2" if talk.http2 else "HTTP/1.1"
         this = Exchange(manager, downstream, request, self.now)
         hop = describe.hop(node.proxy, this.entry, rules, chain, reasons=why)
@@ -436,7 +444,7 @@ class Simulation:
         got = self._unfit(this, manager, talk) or self._drive(node, this, talk, walk, hop)
         describe.routed(hop, this)
         this.finish(self.now, len(talk.body), len(got.body))
-        return got
+        return conversation.closing(got) if last else got
 
     def _unfit(self, this: Exchange, manager: Manager, talk: Http) -> Got | None:
         """What a request gets whose head the manager's codec does not take."""
@@ -450,7 +458,7 @@ class Simulation:
                 this.refused(RESETS[defect.kind])
                 return Got(error="stream reset")
             reply = this.local(BAD_REQUESTS[defect.kind])
-            return Got(response=reply.response, body=reply.body)
+            return conversation.closing(Got(response=reply.response, body=reply.body))
         return None
 
     def _drive(self, node: _Node, this: Exchange, talk: Http, walk: _Walk, hop: Hop) -> Got:
@@ -489,6 +497,8 @@ class Simulation:
                 break
             elif isinstance(step, exchange.Reply):
                 got = Got(response=step.response, body=step.body)
+                if step.close and not talk.http2:
+                    got = conversation.closing(got)
                 break
             else:
                 got = Got(error="reset")
@@ -578,20 +588,28 @@ class Simulation:
             entry.details = "downstream_remote_disconnect"
             walk.trace.hops.append(describe.hop(node.proxy, entry, rules, chain))
             return Got(error="timeout", end="timeout")
-        return self._refused(node, rules, chain.http, chain, downstream, walk, None)
+        got = self._refused(node, rules, chain.http, chain, downstream, walk, None)
+        assert got.response is not None
+        return Got(data=conversation.bad_request(got.response, got.body), end="eof", error="not http")
 
     def _refused(
-        self, node: _Node, rules: ListenerRules, manager: Manager, chain: Chain, downstream: Downstream, walk: _Walk, got: Got | None
+        self,
+        node: _Node,
+        rules: ListenerRules,
+        manager: Manager,
+        chain: Chain,
+        downstream: Downstream,
+        walk: _Walk,
+        got: Got | None,
+        kind: str = "syntax",
     ) -> Got:
-        """The codec cannot read what came: 400, and the connection ends."""
+        """The codec cannot read what came: an answer by the kind of defect, or `got` where the client cannot read that."""
         this = Exchange(manager, downstream, Request("", "", ""), self.now)
         this.entry.protocol = this.request.version
-        reply = this.local(BAD_REQUESTS["syntax"])
+        reply = this.local(BAD_REQUESTS[kind])
         entry = this.finish(self.now, 0, 0)
         walk.trace.hops.append(describe.hop(node.proxy, entry, rules, chain))
-        if got is not None:
-            return got
-        return Got(data=conversation.bad_request(reply.response, reply.body), end="eof", error="not http")
+        return got or conversation.closing(Got(response=reply.response, body=reply.body))
 
     def _codec_entry(self, rules: ListenerRules, downstream: Downstream) -> Entry:
         entry = Entry(downstream, start=self.now, listener=rules.name, protocol="HTTP/1.1", end=self.now)

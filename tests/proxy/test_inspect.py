@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from meshsim.proxy import inspect
+from meshsim.routing import inspection
 from meshsim.routing.facts import H2C, HTTP10, HTTP11
 
 
@@ -50,7 +51,7 @@ def test_a_hello_is_found_when_it_is_complete_and_not_before(data: bytes, sni: s
 
 @given(st.binary(max_size=300))
 def test_no_bytes_break_the_inspectors(data: bytes) -> None:
-    for look in (inspect.client_hello, inspect.http_version):
+    for look in (inspect.client_hello, inspection.http_protocol):
         for start in (b"", ROWS[0][0][:40]):
             try:
                 look(start + data)
@@ -60,16 +61,20 @@ def test_no_bytes_break_the_inspectors(data: bytes) -> None:
 
 LINES = [
     (b"GET / HTTP/1.1\r\n", HTTP11), (b"get / HTTP/1.1\r\n", HTTP11), (b"FOO / HTTP/1.1\r\n", HTTP11), (b"GET / HTTP/1.0\r\n", HTTP10),
-    (b"GET /\r\n", HTTP10), (b"GET / HTTP/2.0\r\n", HTTP10), (inspect.PREFACE, H2C), (b"\x00\x01", None), (b"SSH-2.0-x\r\n", None),
-]
+    (b"GET /\r\n", HTTP10), (b"GET / HTTP/2.0\r\n", HTTP10), (inspection.PREFACE, H2C), (b"\x00\x01", ""), (b"SSH-2.0-x\r\n", ""),
+    (b"GET * HTTP/1.1\r\n", HTTP11), (b"GET x://h/ HTTP/1.1\r\n", HTTP11), (b"CONNECT h:1 HTTP/1.1\r\n", HTTP11),
+    (b"GET h:1 HTTP/1.1\r\n", ""),
+    (b"GET\t/\t HTTP/1.1 \r\n", HTTP11), (b"GET /\xc3\xbc HTTP/1.1\r\n", ""), (b"GET /a b HTTP/1.1\r\n", ""), (b"GET a HTTP/1.1\r\n", ""),
+    (b"GET / http/1.1\r\n", ""), (b"GET / HTTP/11\r\n", ""), (b"GET  HTTP/1.1\r\n", ""), (b"\r\nGET / HTTP/1.1\r\n", ""),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("data", "version"), LINES, ids=[repr(line[:18]) for line, _ in LINES])
 def test_the_version_of_a_first_line(data: bytes, version: str | None) -> None:
-    assert inspect.http_version(data) == version
+    """The rows are what the HTTP inspector of Envoy 1.40 finds."""
+    assert inspection.http_protocol(data) == version
 
 
 @pytest.mark.parametrize("data", [b"", b"GET / HTTP/1.1", b"PRI * HTTP/2.0\r\n", b"hello"])
 def test_part_of_a_line_waits_for_the_rest(data: bytes) -> None:
-    with pytest.raises(inspect.Incomplete):
-        inspect.http_version(data)
+    assert inspection.http_protocol(data) is None

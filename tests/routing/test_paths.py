@@ -31,3 +31,14 @@ def test_usual_targets_are_not_looked_at_closely(target: str) -> None:
 @pytest.mark.parametrize("target", ["/a//b", "/a/../b", "/./a", "/%41", "/a%2fb", "/a\\b", "/a#b", "/a?b#c", "//"])
 def test_all_others_are(target: str) -> None:
     assert not paths.CANONICAL.fullmatch(target)
+
+
+@pytest.mark.parametrize(("target", "becomes"), [
+    ('/a"b<c>d^e`f{g|h}i', "/a%22b%3Cc%3Ed%5Ee%60f%7Bg%7Ch%7Di"), ("/a\\b", "/a/b"), ("/%41%7e%2D", "/A~-"), ("/%zz%4", "/%zz%4"),
+    ("/a/..;x=1/b", "/b"), ("/a/.;x/b", "/a/b"), ("/a/..;", "/"), ("/a/%2e%2e;/b", "/a/..;/b"), ("/a;x/b", "/a;x/b"),
+    ("/a?b|c", "/a?b|c"), ("//", "//"), ("///", "//"), ("//a//", "/a/"), ("/a/..;%00/b", "/b"), ("/%00", None),
+])  # fmt: skip
+def test_a_path_becomes_what_envoy_makes_of_it(target: str, becomes: str | None) -> None:
+    """The rows are answers of Envoy 1.40 with normalize_path and merge_slashes."""
+    manager = HttpConnectionManager(stat_prefix="x", normalize_path=True, merge_slashes=True)
+    assert paths.normalizer(manager)(target) == becomes

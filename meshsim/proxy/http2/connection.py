@@ -16,9 +16,9 @@ from typing import cast
 from meshsim.proxy.http2 import frames
 from meshsim.proxy.http2.frames import Broken, Code, Setting
 from meshsim.proxy.http2.hpack import Decoder, Encoder, HpackError
-from meshsim.proxy.inspect import PREFACE
 from meshsim.routing import http2_fields
 from meshsim.routing.http2_fields import Malformed
+from meshsim.routing.inspection import PREFACE
 from meshsim.routing.message import Headers
 
 STREAM_WINDOW = 1024 * 1024  # bytes of one stream on their way to us: as many as Envoy buffers for a stream
