@@ -105,6 +105,7 @@ class Cluster:
         http2 = explicit.http2_protocol_options if explicit else None
         self.most_streams = (http2.max_concurrent_streams if http2 else None) or 0
         """Requests at the same time on one HTTP/2 connection, 0 for Envoy's default."""
+        self.balances_by_hash = config.lb_policy in ("RING_HASH", "MAGLEV")
         self.connect_timeout = seconds(config.connect_timeout, 5.0)
         self.limits = _limits(config)
         self._errors = _error_codes(self.options)

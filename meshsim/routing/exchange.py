@@ -33,10 +33,12 @@ from meshsim.routing.retries import Reset, Retries, Verdict
 from meshsim.routing.routes import CompiledRoute
 from meshsim.routing.transport import Transport, transport
 from meshsim.xds.message import DataSource
-from meshsim.xds.route import ClusterWeight, Route, RouteAction, RouteConfiguration, VirtualHost
+from meshsim.xds.route import ClusterWeight, RedirectAction, Route, RouteAction, RouteConfiguration, VirtualHost
 
 if TYPE_CHECKING:
     from meshsim.routing.manager import Manager
+
+_HERE = RedirectAction()  # to where the request was sent itself
 
 
 @dataclass(slots=True)
@@ -444,7 +446,9 @@ class Exchange:
             status, location, self.request.path = paths.redirect(route.redirect, route, self.request)
             return self._reply(Local(status, "", "direct_response"), [("location", location)])
         if route.direct_response is not None:
-            return self.local(Local(route.direct_response.status, _inline(route.direct_response.body), "direct_response"))
+            status = route.direct_response.status
+            made = [("location", paths.redirect(_HERE, route, self.request)[1])] if status == 201 or 300 <= status < 400 else []
+            return self._reply(Local(status, _inline(route.direct_response.body), "direct_response"), made)
         action = route.route
         if action is None:
             return self.local(replies.NO_ROUTE)
@@ -454,7 +458,7 @@ class Exchange:
         if self.selected.retries is not None:
             self._retries = Retries(self.selected.retries, self._rng, self.cluster.limits)
         self.timeout = self.selected.timeout
-        if action.hash_policy:
+        if action.hash_policy and self.cluster.balances_by_hash:
             self._hash, cookies = hash_policies.hashed(action.hash_policy, self.request, self.downstream, self._rng)
             self._response_extras += cookies
         return self._attempt()
@@ -625,6 +629,7 @@ class Exchange:
         routed = selected is not None and (selected.route.route is not None or self.entry.details == "direct_response")
         if (from_upstream or routed) and (self._leg is not None or (selected is not None and selected.changes_responses)):
             levels = [(h.response_headers_to_remove, h.response_headers_to_add) for h in self._levels()]
+            self.entry.response_headers = response.headers  # which what is added may name
             response.headers = headers.changed(response.headers, levels, self._substitute)
         names = {name for name, _ in response.headers}
         if manager.config.tracing is not None:

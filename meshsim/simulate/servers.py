@@ -79,6 +79,8 @@ class Servers:
         note = external_server.received(server.spec, server.port, source, tls)
         if isinstance(talk, Raw) and server.port.is_http and (parsed := inspection.request(talk.data)):
             talk = Http(parsed, spelled=talk.data)
+        elif isinstance(talk, Http) and talk.spelled and not talk.http2 and not inspection.http_protocol(talk.spelled):
+            talk = Raw(talk.spelled)
         if isinstance(talk, Tls):
             visit.arrivals.append({**note, "client_hello": {"sni": talk.offer.sni or None, "alpn": list(talk.offer.alpn)}})
             return Got(handshake=not_tls())
