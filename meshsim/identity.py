@@ -41,11 +41,6 @@ class IdentityError(MeshsimError):
     """CA files that do not fit together or cannot be read."""
 
 
-def spiffe_id(namespace: str, service_account: str, trust_domain: str = "cluster.local") -> str:
-    """The name of a workload (SPIFFE; Istio replaces `@` in a trust domain by a dot)."""
-    return f"spiffe://{trust_domain.replace('@', '.')}/ns/{namespace}/sa/{service_account or 'default'}"
-
-
 def utc_now() -> datetime.datetime:
     return datetime.datetime.now(datetime.UTC)
 
@@ -224,16 +219,6 @@ def write_private(path: Path, data: bytes) -> None:
     with os.fdopen(descriptor, "wb") as file:
         file.write(data)
     temporary.replace(path)
-
-
-def subject_names(certificate: x509.Certificate) -> list[str]:
-    """The DNS names, URIs and IP addresses of a certificate."""
-    try:
-        san = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-    except x509.ExtensionNotFound:
-        return []
-    addresses = [str(address) for address in san.get_values_for_type(x509.IPAddress)]
-    return san.get_values_for_type(x509.DNSName) + san.get_values_for_type(x509.UniformResourceIdentifier) + addresses
 
 
 def _link(path: Path, target: str) -> None:

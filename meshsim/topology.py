@@ -40,21 +40,8 @@ class Proxy:
         return self.metadata.get("UNPRIVILEGED_POD", "").lower() == "true"
 
     def identity(self, trust_domain: str = "cluster.local") -> str:
-        """The SPIFFE id of its workload certificate."""
-        return f"spiffe://{trust_domain}/ns/{self.namespace}/sa/{self.service_account or 'default'}"
-
-    @classmethod
-    def of_entry(cls, entry: Mapping[str, Json]) -> Proxy:
-        """From the plain form that replay headers use (name, type, namespace, ip, labels, serviceAccount, metadata)."""
-        return cls(
-            name=entry["name"],
-            type=entry.get("type", SIDECAR),
-            namespace=entry.get("namespace", "default"),
-            ip=entry.get("ip", ""),
-            labels={str(k): str(v) for k, v in (entry.get("labels") or {}).items()},
-            service_account=entry.get("serviceAccount", "default"),
-            metadata={str(k): str(v) for k, v in (entry.get("metadata") or {}).items()},
-        )
+        """The SPIFFE id of its workload certificate; `@` of a trust domain becomes a dot (Istio)."""
+        return f"spiffe://{trust_domain.replace('@', '.')}/ns/{self.namespace}/sa/{self.service_account or 'default'}"
 
 
 def proxies(resources: Iterable[Resource[Json]]) -> list[Proxy]:

@@ -154,11 +154,6 @@ def read(folder: Path) -> xds.ProxyConfig:
     )
 
 
-def write_secret(secret: Secret, site: Site) -> None:
-    """Replace one secret's file: a proxy takes a renewed certificate over without dropping a connection."""
-    _write_response(Path(_file(site, "sds", secret.name)), [xds.encode(secret)])
-
-
 # Portable --------------------------------------------------------------------------------------------------------------------------
 
 

@@ -14,11 +14,12 @@ from collections.abc import Callable, Mapping
 from typing import Any as Json
 from typing import cast
 
+import msgspec
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
 
 from meshsim.proxy.stats import Meter
-from meshsim.routing import certificates
+from meshsim.routing import certificates, tls_words
 from meshsim.routing.facts import Peer
 from meshsim.xds.tls import CertificateValidationContext as Validation
 from meshsim.xds.tls import CommonTlsContext, DownstreamTlsContext, Secret, TlsCertificate, UpstreamTlsContext
@@ -152,10 +153,7 @@ class Contexts:
         found = secret.validation_context
         if base is None:
             return found
-        return Validation(
-            trusted_ca=found.trusted_ca, crl=found.crl or base.crl, match_subject_alt_names=base.match_subject_alt_names,
-            match_typed_subject_alt_names=base.match_typed_subject_alt_names, trust_chain_verification=base.trust_chain_verification,
-        )
+        return msgspec.structs.replace(base, trusted_ca=found.trusted_ca, crl=found.crl or base.crl)
 
 
 def _load(context: ssl.SSLContext, certificate: TlsCertificate) -> tuple[str, ...]:
@@ -165,7 +163,7 @@ def _load(context: ssl.SSLContext, certificate: TlsCertificate) -> tuple[str, ..
     try:
         context.load_cert_chain(chain.filename, key.filename)
         with open(chain.filename, "rb") as file:
-            return certificates.names(x509.load_pem_x509_certificate(file.read())).uris
+            return certificates.facts(x509.load_pem_x509_certificate(file.read())).uris
     except (OSError, ValueError) as e:
         raise NoSecret(f"{chain.filename}: {e}") from e
 
@@ -186,9 +184,9 @@ def peer_of(der: bytes | None) -> Peer | None:
     if not der:
         return None
     certificate = x509.load_der_x509_certificate(der)
-    names = certificates.names(certificate)
+    facts = certificates.facts(certificate)
     pem = certificate.public_bytes(serialization.Encoding.PEM).decode()
-    return Peer(names.uris, names.dns, certificate.subject.rfc4514_string(), hashlib.sha256(der).hexdigest(), pem)
+    return Peer(facts.uris, facts.dns, certificate.subject.rfc4514_string(), hashlib.sha256(der).hexdigest(), pem)
 
 
 class HandshakeFailed(Exception):
@@ -258,7 +256,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             return
         self._over = True
         if not self._ready:
-            self._failed(certificates.RESET if isinstance(error, ConnectionResetError) else "")
+            self._failed(tls_words.RESET if isinstance(error, ConnectionResetError) else "")
         elif self.protocol is not None:
             self.protocol.connection_lost(error)
 
@@ -284,7 +282,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             return
         except ssl.SSLError as e:
             self._flush()
-            self._fail(certificates.openssl_words(e, at_hello=self._tls.cipher() is None))
+            self._fail(tls_words.of_openssl(e, at_hello=self._tls.cipher() is None))
             return
         if self._prepared.validation is not None and not self._check(self._tls.getpeercert(True)):
             return
@@ -305,9 +303,11 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         """Whether the peer's names fit, as far as its certificate is known; ends the connection if they do not."""
         if not der:
             return True
-        assert self._prepared.validation is not None
-        names = certificates.names(x509.load_der_x509_certificate(der))
-        failure = certificates.unfit(self._prepared.validation, names, self._name)
+        validation = self._prepared.validation
+        assert validation is not None
+        hashed = bool(validation.verify_certificate_hash or validation.verify_certificate_spki)
+        facts = certificates.facts(x509.load_der_x509_certificate(der), hashed=hashed)
+        failure = certificates.unfit(validation, facts, self._name)
         if failure:
             self._fail(failure)
         return not failure
@@ -319,7 +319,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             self._raw.close()
 
     def _failed(self, reason: str) -> None:
-        if name := certificates.counter(reason):
+        if name := tls_words.counter(reason):
             self._meter.inc(name)
         self._on_failure(HandshakeFailed(reason, at_hello=self._tls.cipher() is None))
 

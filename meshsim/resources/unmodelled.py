@@ -34,7 +34,7 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
         "trafficPolicy.retryBudget.budgetInterval",
         "subsets[].trafficPolicy.retryBudget.budgetInterval",
     ),
-    "Gateway": ("servers[].tls.verifyCertificateSpki", "servers[].tls.verifyCertificateHash", "servers[].tls.ecdhCurves"),
+    "Gateway": ("servers[].tls.ecdhCurves",),
     "MeshConfig": (
         "defaultConfig.proxyMetadata",
         "discoverySelectors",

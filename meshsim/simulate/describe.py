@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import Any as Json
 
+from meshsim.routing.certificates import covers
 from meshsim.routing.clusters import Cluster
 from meshsim.routing.entry import Entry
 from meshsim.routing.exchange import Exchange
@@ -12,7 +13,7 @@ from meshsim.routing.facts import Endpoint
 from meshsim.routing.runtime import Chain, ListenerRules
 from meshsim.simulate.call import Call
 from meshsim.simulate.conversation import Conversation, Got, Tls
-from meshsim.simulate.handshake import Offer, covers
+from meshsim.simulate.handshake import Offer
 from meshsim.simulate.trace import Cause, Hop, Leg
 from meshsim.simulate.world import PUBLIC
 from meshsim.topology import Proxy

@@ -8,11 +8,10 @@ where the client reads next (RFC 8446 4.4.2.4, 6).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from meshsim.routing import tls_words
-from meshsim.routing.matchers import text as matcher
-from meshsim.xds.message import StringMatcher
+from meshsim.routing import certificates, tls_words
+from meshsim.routing.certificates import Facts
 from meshsim.xds.tls import CertificateValidationContext
 
 VERSIONS = {"TLSv1_0": 10, "TLSv1_1": 11, "TLSv1_2": 12, "TLSv1_3": 13}
@@ -21,7 +20,7 @@ VERSIONS = {"TLSv1_0": 10, "TLSv1_1": 11, "TLSv1_2": 12, "TLSv1_3": 13}
 @dataclass(frozen=True)
 class Certificate:
     """A certificate as far as a verdict needs it. `ca` labels who signed it, and may have `revoked` it; `problem` is what else is wrong
-    with it ("expired"...); `key` how it signs, ECDSA or RSA."""
+    with it ("expired"...); `key` how it signs, ECDSA or RSA. sha256, spki: as in Facts; empty for one that a run makes."""
 
     dns: tuple[str, ...] = ()
     uris: tuple[str, ...] = ()
@@ -30,19 +29,25 @@ class Certificate:
     problem: str = ""
     revoked: bool = False
     key: str = "ECDSA"
+    sha256: str = ""
+    spki: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
         return (*self.dns, *self.uris)
 
+    @property
+    def facts(self) -> Facts:
+        return Facts(self.dns, self.uris, (), self.sha256, self.spki)
+
 
 @dataclass(frozen=True)
 class Trust:
-    """Whose certificates are accepted, and which names must be in them. `roots` None: anybody's. `lists`: the CAs whose revocation lists
-    are at hand; None where nobody asks for one."""
+    """Whose certificates are accepted, and which. `roots` None: anybody's. validation: the names and hashes that must be in them; name:
+    of a host, as well. `lists`: the CAs whose revocation lists are at hand; None where nobody asks for one."""
 
     roots: frozenset[str] | None = None
-    matchers: tuple[StringMatcher, ...] = ()
+    validation: CertificateValidationContext = field(default_factory=CertificateValidationContext)
     name: str = ""
     lists: frozenset[str] | None = None
 
@@ -58,11 +63,7 @@ class Trust:
             return tls_words.chain_refused("unable to get certificate CRL")
         if self.lists is not None and certificate.revoked:
             return tls_words.chain_refused("certificate revoked")
-        if self.matchers and not any(_named(m, certificate) for m in self.matchers):
-            return tls_words.name_refused(certificate.names)
-        if self.name and not any(covers(pattern, self.name) for pattern in certificate.dns):
-            return tls_words.host_refused(self.name, certificate.names)
-        return ""
+        return certificates.unfit(self.validation, certificate.facts, self.name)
 
 
 def trust(
@@ -71,10 +72,7 @@ def trust(
     """The trust a validation context asks for; without roots nothing is verified (Envoy)."""
     if roots is None or (context is not None and context.trust_chain_verification == "ACCEPT_UNTRUSTED"):
         return Trust()
-    matchers: list[StringMatcher] = []
-    if context is not None:
-        matchers = [*context.match_subject_alt_names, *(m.matcher for m in context.match_typed_subject_alt_names)]
-    return Trust(roots, tuple(matchers), name, lists)
+    return Trust(roots, context or CertificateValidationContext(), name, lists)
 
 
 @dataclass(frozen=True)
@@ -166,23 +164,7 @@ def _refused(server: Certificate, alpn: str, version: int, words: str, told_late
     """The server objects to the client's certificate."""
     late = version >= 13
     reason = told_late if late else told
-    return Handshake(False, server, None, alpn, version, late, tls_words.alert(reason), words, reason)
-
-
-def covers(pattern: str, name: str) -> bool:
-    """Whether a certificate's name stands for a host: `*` for one whole label (RFC 6125 6.4.3)."""
-    pattern, name = pattern.lower(), name.lower()
-    if pattern.startswith("*."):
-        head, _, rest = name.partition(".")
-        return bool(head) and rest == pattern[2:]
-    return pattern == name
-
-
-def _named(wanted: StringMatcher, certificate: Certificate) -> bool:
-    if wanted.exact is not None and any(covers(p, wanted.exact) for p in certificate.dns):
-        return True
-    fits = matcher(wanted)
-    return any(fits(name) for name in certificate.names)
+    return Handshake(False, server, None, alpn, version, late, tls_words.failed(reason), words, reason)
 
 
 def ciphers(suites: Iterable[str]) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import NamedTuple
 from meshsim.resources.external_server import CertificateRecipe, ExternalServerSpec, Place, places
 from meshsim.resources.interception import Interception
 from meshsim.resources.network_policy import Walls
+from meshsim.routing import certificates
 from meshsim.simulate.handshake import Certificate
 
 MESH, PUBLIC = "mesh", "public"
@@ -167,14 +168,10 @@ def pem_certificate(pem: bytes) -> Certificate | None:
         leaf = x509.load_pem_x509_certificates(pem)[0]
     except ValueError:
         return None
-    try:
-        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
-        dns = tuple(names.get_values_for_type(x509.DNSName))
-        uris = tuple(names.get_values_for_type(x509.UniformResourceIdentifier))
-    except x509.ExtensionNotFound:
-        dns = uris = ()
+    facts, subject = certificates.facts(leaf, hashed=True), leaf.subject.rfc4514_string()
     key = "RSA" if isinstance(leaf.public_key(), RSAPublicKey) else "ECDSA"
-    return Certificate(dns, uris, _label(leaf.issuer.public_bytes()), leaf.subject.rfc4514_string(), key=key)
+    ca = _label(leaf.issuer.public_bytes())
+    return Certificate(facts.dns, facts.uris, ca, subject, key=key, sha256=facts.sha256, spki=facts.spki)
 
 
 def pem_roots(pem: bytes) -> frozenset[str]:

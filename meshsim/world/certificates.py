@@ -72,13 +72,6 @@ class Authorities:
             self._lists[name] = self[name].crl_pem([_REVOKED])
         return self._lists[name]
 
-    def client_pair(self, ca: str, name: str) -> tuple[Path, Path]:
-        """Files of a client certificate and its key, for a pod to hold."""
-        chain, key = self.folder / ca / f"client-{name}.pem", self.folder / ca / f"client-{name}.key"
-        if not chain.exists():
-            self.issue(Presented((name,), ca)).write(chain, key)
-        return chain, key
-
     def _sign(self, wanted: Presented) -> KeyPair:
         recipe = wanted.recipe
         leaf = Leaf(

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 
 from meshsim import control, resources
 from meshsim.resources.mesh_config import MeshConfig
-from meshsim.topology import Proxy
 from tests.golden import case as golden
 
 FOLDERS = sorted(p.parent for p in (Path(__file__).parents[1] / "golden" / "cases").glob("*/case.yaml"))
@@ -57,7 +56,7 @@ def read(folder: Path) -> golden.Case:
 
 def compiled(case: golden.Case, given_resources: list) -> dict:
     index = control.index(given_resources, case.mesh_config)
-    return {entry["name"]: control.compile(index, Proxy.of_entry(entry)) for entry in case.proxies}
+    return {entry["name"]: control.compile(index, golden.proxy_of(entry)) for entry in case.proxies}
 
 
 @pytest.mark.parametrize("folder", FOLDERS, ids=lambda f: f.name)
@@ -94,7 +93,7 @@ def test_any_mixture_of_valid_resources_compiles(seed, count):
     case = read(FOLDERS[0])
     index = control.index(chosen, mesh)
     for entry in case.proxies:
-        config = control.compile(index, Proxy.of_entry(entry))
+        config = control.compile(index, golden.proxy_of(entry))
         names = [listener.name for listener in config.listeners]
         assert len(names) == len(set(names))
         clusters = [cluster.name for cluster in config.clusters]

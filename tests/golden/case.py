@@ -19,7 +19,7 @@ from meshsim.errors import Problem
 from meshsim.resources import Resource
 from meshsim.resources.mesh_config import MeshConfig
 from meshsim.resources.validation import rejected
-from meshsim.topology import Proxy
+from meshsim.topology import SIDECAR, Proxy
 
 HERE = Path(__file__).parent
 BASE = HERE / "base.yaml"
@@ -64,7 +64,20 @@ class Case:
     def compile(self) -> dict[str, xds.ProxyConfig]:
         """What every proxy of the case is sent. Raises NotSimulated."""
         index = control.index(self.resources, self.mesh_config)
-        return {entry["name"]: control.compile(index, Proxy.of_entry(entry)) for entry in self.proxies}
+        return {entry["name"]: control.compile(index, proxy_of(entry)) for entry in self.proxies}
+
+
+def proxy_of(entry: Manifest) -> Proxy:
+    """A proxy from the plain form that headers use (name, type, namespace, ip, labels, serviceAccount, metadata)."""
+    return Proxy(
+        name=entry["name"],
+        type=entry.get("type", SIDECAR),
+        namespace=entry.get("namespace", "default"),
+        ip=entry.get("ip", ""),
+        labels={str(k): str(v) for k, v in (entry.get("labels") or {}).items()},
+        service_account=entry.get("serviceAccount", "default"),
+        metadata={str(k): str(v) for k, v in (entry.get("metadata") or {}).items()},
+    )
 
 
 def read(folder: Path, base: Path = BASE) -> Case:

@@ -22,7 +22,7 @@ from meshsim.simulate.call import HttpRequest
 from meshsim.simulate.handshake import Certificate
 from meshsim.topology import Proxy
 from tests.golden import outcome, world
-from tests.golden.case import Case, Manifest
+from tests.golden.case import Case, Manifest, proxy_of
 
 SEED = 1
 PARTNER = Certificate(dns=("client.partner.example",), ca="partner", subject="CN=client.partner.example")
@@ -70,7 +70,7 @@ def _simulation(case: Case, configs: Mapping[str, xds.ProxyConfig]) -> Simulatio
         apps={p["ip"]: world.application(p["name"], world.inbound_ports(configs[p["name"]])) for p in sidecars},
         trust_domain=case.mesh_config.trust_domain,
     )
-    proxies = [Proxy.of_entry(entry) for entry in case.proxies]
+    proxies = [proxy_of(entry) for entry in case.proxies]
     secrets = {proxy.name: _secrets(proxy, meant[proxy.name], kubernetes) for proxy in proxies}
     return Simulation(meant, proxies, outside, secrets, seed=SEED)
 

@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any as Json
 
 from meshsim import xds
-from meshsim.identity import Leaf, spiffe_id
+from meshsim.identity import Leaf
 from meshsim.network.secrets import Identity, SecretFiles
-from meshsim.resources.external_server import ClientCertificates, ExternalServerSpec, ServerCertificate, ServerPort
+from meshsim.resources.external_server import ClientCertificates, ExternalServerSpec, Presented, ServerCertificate, ServerPort
 from meshsim.world.certificates import Authorities
+from tests.golden.case import proxy_of
 
 CAS = ("public", "mesh", "partner", "unknown")
 Manifest = Mapping[str, Json]
@@ -147,7 +148,7 @@ class Certificates:
 
     def identity(self, proxy: Manifest) -> Identity:
         """The proxy's SPIFFE certificate from the mesh's CA."""
-        uri = spiffe_id(proxy["namespace"], proxy["serviceAccount"])
+        uri = proxy_of(proxy).identity()
         if uri not in self._identities:
             stem = f"{proxy['namespace']}-{proxy['serviceAccount']}"
             chain, key = self.folder / f"{stem}.pem", self.folder / f"{stem}.key"
@@ -158,7 +159,9 @@ class Certificates:
     def secrets(self, proxy: Manifest, folder: Path, kubernetes: Mapping[tuple[str, str], Mapping[str, bytes]]) -> SecretFiles:
         """What this proxy can be given; `folder` for the files of one case."""
         identity = self.identity(proxy)
-        client_chain, client_key = self.authorities.client_pair("partner", "client.partner.example")
+        client_chain, client_key = self.folder / "client.pem", self.folder / "client.key"
+        if not client_chain.exists():
+            self.authorities.issue(Presented(("client.partner.example",), "partner")).write(client_chain, client_key)
 
         def pod_files(path: str) -> Path | None:
             if path.startswith("/etc/certs/"):

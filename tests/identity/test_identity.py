@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 from cryptography import x509
 
-from meshsim.identity import Authority, IdentityError, Leaf, Workload, renewal_time, self_signed, spiffe_id, subject_names
+from meshsim.identity import Authority, IdentityError, Leaf, Workload, renewal_time, self_signed
+from meshsim.routing import certificates
+from meshsim.topology import Proxy
 
 GATEWAY = "spiffe://cluster.local/ns/istio-system/sa/istio-egressgateway-service-account"
 
@@ -28,7 +30,8 @@ def extension(certificate: x509.Certificate, kind: type[x509.ExtensionType]) -> 
     ],
 )
 def test_spiffe_id(arguments: tuple[str, ...], name: str) -> None:
-    assert spiffe_id(*arguments) == name
+    namespace, account, *domain = arguments
+    assert Proxy("p", namespace=namespace, service_account=account).identity(*domain) == name
 
 
 @pytest.mark.parametrize("intermediate", [False, True])
@@ -38,7 +41,7 @@ def test_a_workload_certificate_has_istio_s_shape(intermediate: bool) -> None:
     certificate = pair.certificate
     assert not list(certificate.subject)
     assert extension(certificate, x509.SubjectAlternativeName).critical
-    assert subject_names(certificate) == [GATEWAY]
+    assert certificates.facts(certificate).names == (GATEWAY,)
     assert {u._name for u in extension(certificate, x509.ExtendedKeyUsage).value} == {"serverAuth", "clientAuth"}  # type: ignore[attr-defined]
     lifetime = certificate.not_valid_after_utc - certificate.not_valid_before_utc
     assert datetime.timedelta(hours=24) <= lifetime < datetime.timedelta(hours=24, minutes=5)
@@ -111,6 +114,6 @@ def test_a_revoked_certificate_is_on_the_list() -> None:
 def test_self_signed_and_renewal_time() -> None:
     pair = self_signed(Leaf(names=("a.test", "203.0.113.9"), common_name="a.test", ends=datetime.timedelta(days=1)))
     pair.certificate.verify_directly_issued_by(pair.certificate)
-    assert subject_names(pair.certificate) == ["a.test", "203.0.113.9"]
+    assert certificates.facts(pair.certificate).names == ("a.test", "203.0.113.9")
     middle = renewal_time(pair.certificate)
     assert pair.certificate.not_valid_after_utc - middle == middle - pair.certificate.not_valid_before_utc

@@ -11,8 +11,7 @@ import pytest
 from meshsim import xds
 from meshsim.network import place
 from meshsim.network.secrets import Identity, SecretFiles
-from meshsim.xds.message import DataSource
-from meshsim.xds.tls import Secret, TlsCertificate
+from meshsim.xds.tls import Secret
 
 T = "type.googleapis.com/"
 TLS = T + "envoy.extensions.transport_sockets.tls.v3."
@@ -167,14 +166,6 @@ def test_the_folder_holds_everything_and_nothing_stale(tmp_path: Path) -> None:
     after = {p: p.stat().st_ino for p in tmp_path.rglob("*.json")}
     assert tmp_path / "eds/tcp.json" not in after
     assert {p.name for p in after if after[p] != before[p]} == {"cds.json"}  # each changed file by rename, no other
-
-
-def test_a_renewed_secret_replaces_its_file_only(tmp_path: Path) -> None:
-    site = place.Site(tmp_path, "10.244.0.20", no_secrets)
-    place.write(place.place(xds.decode(json.dumps(CONFIG)), site), site)
-    pair = TlsCertificate(certificate_chain=DataSource(filename="/c.2"), private_key=DataSource(filename="/k.2"))
-    place.write_secret(Secret(name="default", tls_certificate=pair), site)
-    assert [s for s in place.read(tmp_path).secrets if s.name == "default"] == [Secret(name="default", tls_certificate=pair)]
 
 
 def secret_files(folder: Path) -> SecretFiles:

@@ -20,7 +20,7 @@ import pytest
 from meshsim.network import directory
 from meshsim.network.base import Address
 from meshsim.network.loopback import LoopbackNetwork
-from meshsim.resources.external_server import ExternalServerSpec
+from meshsim.resources.external_server import ExternalServerSpec, Presented
 from meshsim.world import World
 from meshsim.world.certificates import Authorities
 
@@ -178,12 +178,14 @@ async def test_certificates(authorities: Authorities, what: str, certificate: di
         ("optional", "unknown", "refused"),
     ],
 )
-async def test_client_certificates(authorities: Authorities, mode: str, ca: str | None, outcome: str) -> None:
+async def test_client_certificates(authorities: Authorities, mode: str, ca: str | None, outcome: str, tmp_path: Path) -> None:
     port = {"port": 443, "protocol": "https", "clientCertificates": {"mode": mode, "trust": ["public", "partner"]}}
     async with world_of(authorities, port) as (network, _):
         context = client_context(authorities)
         if ca:
-            context.load_cert_chain(*authorities.client_pair(ca, f"me.{ca}.test"))
+            chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+            authorities.issue(Presented((f"me.{ca}.test",), ca)).write(chain, key)
+            context.load_cert_chain(chain, key)
         try:
             got = await say(network, 443, get(), ssl=context, server_hostname="a.test")
         except OSError:
