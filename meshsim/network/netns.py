@@ -130,12 +130,15 @@ class Node:
         temporary.replace(self._folder / FILE)
 
     def close(self) -> None:
-        """Let go of every namespace; the kernel removes each when its last process and socket is gone."""
+        """Let go of every namespace. The kernel removes each some time after its last process and socket is gone; its wire goes now, so that
+        another mesh of this process can have the address.
+        """
+        wires = [_wire(address) for address in self._pods]
         for pod in self._pods.values():
             pod.close()
         self._pods.clear()
         self._world.close()
-        for link in ("br0", "w0"):
+        for link in ("br0", "w0", *wires):
             with contextlib.suppress(OSError):  # the kernel may have taken it already, with the namespace at its other end
                 _ip(f"link del {link}")
         self._home.close()
@@ -286,8 +289,13 @@ def original_destination(sock: socket.socket) -> Address:
     return Address(socket.inet_ntoa(packed), port)
 
 
+def _wire(address: str) -> str:
+    """The node's end of a pod's wire."""
+    return "p" + socket.inet_aton(address).hex()
+
+
 def _pod_wires(address: str, pod: Namespace) -> tuple[str, ...]:
-    name = "p" + socket.inet_aton(address).hex()
+    name = _wire(address)
     return (
         f"link add {name} type veth peer name eth0 netns {pod.path}",
         f"link set {name} master br0 up",
