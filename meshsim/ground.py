@@ -153,30 +153,7 @@ class InNamespaces(Ground):
         for name in files:
             (etc / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             (etc / name).touch(mode=0o600)
-        pod.enter = self._entrances[pod.network.address] = self._entrance(pod.network.address, etc, files)
-
-    def _entrance(self, address: str, etc: Path, files: Mapping[str, Path]) -> Callable[[], None]:
-        """What a child does before it becomes a program in the pod.
-
-        The pod's /etc lies over the machine's, which stays as it is. A kernel that does not let a user lay one folder over another
-        (Linux before 5.11) shows the pod's resolv.conf and hosts only.
-        """
-        where = self._netns.namespace(address)
-
-        def enter() -> None:
-            namespaces.end_with_parent()
-            where.enter()
-            namespaces.unshare_mounts()
-            try:
-                namespaces.mount("overlay", "/etc", "overlay", data=f"lowerdir={etc}:/etc")
-                for name, file in files.items():
-                    namespaces.mount(str(file), f"/etc/{name}", flags=_MS_BIND)
-            except OSError:
-                for name in _OWN:
-                    if Path("/etc", name).exists():
-                        namespaces.mount(str(etc / name), f"/etc/{name}", flags=_MS_BIND)
-
-        return enter
+        pod.enter = self._entrances[pod.network.address] = entrance(self._netns.namespace(pod.network.address), etc, files)
 
     def entrance(self, address: str) -> Callable[[], None]:
         return self._entrances[address]
@@ -188,3 +165,26 @@ class InNamespaces(Ground):
         await super().close()
         await self.network.close()
         self._node.close()
+
+
+def entrance(where: namespaces.Namespace, etc: Path, files: Mapping[str, Path]) -> Callable[[], None]:
+    """What a child does before it becomes a program in a pod. files: what it finds below /etc, beside what the folder `etc` has.
+
+    The pod's /etc lies over the machine's, which stays as it is. A kernel that does not let a user lay one folder over another
+    (Linux before 5.11) shows the pod's resolv.conf and hosts only.
+    """
+
+    def enter() -> None:
+        namespaces.end_with_parent()
+        where.enter()
+        namespaces.unshare_mounts()
+        try:
+            namespaces.mount("overlay", "/etc", "overlay", data=f"lowerdir={etc}:/etc")
+            for name, file in files.items():
+                namespaces.mount(str(file), f"/etc/{name}", flags=_MS_BIND)
+        except OSError:
+            for name in _OWN:
+                if Path("/etc", name).exists():
+                    namespaces.mount(str(etc / name), f"/etc/{name}", flags=_MS_BIND)
+
+    return enter

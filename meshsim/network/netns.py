@@ -130,8 +130,8 @@ class Node:
         temporary.replace(self._folder / FILE)
 
     def close(self) -> None:
-        """Let go of every namespace. The kernel removes each some time after its last process and socket is gone; its wire goes now, so that
-        another mesh of this process can have the address.
+        """Let go of every namespace. The kernel removes each after its last process and socket is gone; its wire goes now, so
+        that another mesh of this process can have the address.
         """
         wires = [_wire(address) for address in self._pods]
         for pod in self._pods.values():

@@ -11,7 +11,7 @@ import pytest
 import meshsim
 from meshsim.errors import MeshsimError
 from meshsim.live import ENGINES
-from tests.envoy.test_envoy import MISSING
+from tests.envoy.needed import NEEDS_ENVOY
 from tests.network.inside import in_namespaces, needs_netns
 
 SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
@@ -38,10 +38,8 @@ async def answered(scenario: str, engine: str) -> tuple[int, list[list[str]]]:
     return reply.status, [[SIGNED.sub("", TIMES.sub(r'\1 "', CHANGING.sub("", line.rstrip()))) for line in each] for each in lines]
 
 
-@pytest.mark.envoy
-@pytest.mark.skipif(bool(MISSING), reason=MISSING or "there is one")
 @needs_netns
-@pytest.mark.parametrize("scenario", CALLS)
+@pytest.mark.parametrize("scenario", [pytest.param(name, marks=NEEDS_ENVOY) for name in CALLS])
 def test_every_engine_answers_and_logs_alike(scenario: str) -> None:
     async def both() -> None:
         ours, theirs = [await answered(scenario, engine) for engine in ENGINES]

@@ -16,13 +16,9 @@ from meshsim import envoy, xds
 from meshsim.envoy import EnvoyProcess, EnvoyUnavailable
 from meshsim.network import place, proxy_protocol
 from meshsim.network.base import Address
+from tests.envoy.needed import NEEDS_ENVOY
 
-try:
-    envoy.binary()
-    MISSING = ""
-except EnvoyUnavailable as e:
-    MISSING = str(e)
-pytestmark = [pytest.mark.envoy, pytest.mark.skipif(bool(MISSING), reason=MISSING or "there is one")]
+pytestmark = NEEDS_ENVOY
 
 T = "type.googleapis.com/"
 FILTERS = T + "envoy.extensions.filters."

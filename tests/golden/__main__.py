@@ -1,4 +1,4 @@
-"""python -m tests.golden [--engine simulate|asyncio] [--network loopback|netns] [--list FILE] [--out DIR] [--full-xds DIR] CASE_FOLDER...
+"""python -m tests.golden [--engine NAME] [--network loopback|netns] [--list FILE] [--out DIR] [--full-xds DIR] CASE_FOLDER...
 
 Replays golden cases. Without --out it compares with what each folder recorded and prints, per theme (a case's name up to its first
 "-"), how many xds files are equal and how many calls are on each of three cumulative levels: the answer, the way, the wire.
@@ -19,7 +19,7 @@ from meshsim.network.choice import LOOPBACK, NETNS, enter
 from meshsim.network.namespaces import NamespacesUnavailable
 from tests.golden import case as cases
 from tests.golden import engines
-from tests.golden.engines import COMPILE_ONLY, ENGINES
+from tests.golden.engines import COMPILE_ONLY, ENGINES, ENVOY
 from tests.golden.judge import Verdict, judge, table
 from tests.golden.known import surprises
 from tests.golden.machines import NETWORKS
@@ -30,6 +30,7 @@ EQUAL, DIFFERENT, FAILED = 0, 1, 2
 
 def main(arguments: list[str] | None = None) -> int:
     options = _options().parse_args(arguments)
+    options.network = NETNS if options.engine == ENVOY else options.network
     try:
         _enter(options.network)
     except NamespacesUnavailable as e:

@@ -10,12 +10,12 @@ from functools import cache, partial
 from pathlib import Path
 
 from meshsim import xds
-from meshsim.network.choice import LOOPBACK
+from meshsim.network.choice import LOOPBACK, NETNS
 from tests.golden import replay
 from tests.golden.case import Case
 from tests.golden.world import Certificates
 
-ASYNCIO, COMPILE_ONLY = "asyncio", "none"
+ASYNCIO, ENVOY, COMPILE_ONLY = "asyncio", "envoy", "none"
 
 
 @cache
@@ -40,6 +40,13 @@ def live(case: Case, configs: dict[str, xds.ProxyConfig], *, network: str = LOOP
     return asyncio.run(LiveCase(case.spec, case.manifests, case.proxies, case.dns, configs, certificates(), network).run())
 
 
+def envoy(case: Case, configs: dict[str, xds.ProxyConfig]) -> list[replay.Outcome]:
+    """Real Envoys, in a process that has entered namespaces."""
+    from tests.golden.envoys import EnvoyCase
+
+    return asyncio.run(EnvoyCase(case.spec, case.manifests, case.proxies, case.dns, configs, certificates(), NETNS).run())
+
+
 def engine(name: str, network: str = LOOPBACK) -> replay.Engine:
     """The engine of that name, on that network if it is one that opens sockets."""
     return partial(live, network=network) if name == ASYNCIO else ENGINES[name]
@@ -50,4 +57,4 @@ def compile_only(case: Case, configs: dict[str, xds.ProxyConfig]) -> list[replay
     return []
 
 
-ENGINES: dict[str, replay.Engine] = {"simulate": simulate, ASYNCIO: live, COMPILE_ONLY: compile_only}
+ENGINES: dict[str, replay.Engine] = {"simulate": simulate, ASYNCIO: live, ENVOY: envoy, COMPILE_ONLY: compile_only}

@@ -73,8 +73,9 @@ class LiveCase:
             sites = {p["name"]: self._site(folder, n, p, ground.pipes) for n, p in enumerate(self._proxies)}
             ground.update(self._directory(sites))
             outside = await self._start_world(ground.network, sites, stack)
-            running = [await self._start_proxy(ground.network, p, sites[p["name"]], stack) for p in self._proxies]
-            return [await self._call(call, ground, outside, running) for call in self._spec["calls"]]
+            started = [await self._start_proxy(ground.network, p, sites[p["name"]], stack) for p in self._proxies]
+            self._running = [proxy for proxy in started if proxy is not None]
+            return [await self._call(call, ground, outside) for call in self._spec["calls"]]
 
     def _site(self, folder: Path, number: int, proxy: Mapping[str, Json], pipes: bool) -> Site:
         home = folder / str(number)  # short: its pipes are Unix sockets
@@ -113,7 +114,8 @@ class LiveCase:
 
     async def _start_proxy(
         self, network: Network, proxy: Mapping[str, Json], site: Site, stack: AsyncExitStack
-    ) -> Proxy:
+    ) -> Proxy | None:
+        """Start a proxy whose entries go to `_lines`."""
         name, fields = proxy["name"], record(outcome.LOG_FORMAT)
 
         def on_log(entry: Entry) -> None:
@@ -125,9 +127,7 @@ class LiveCase:
         await running.start()
         return running
 
-    async def _call(
-        self, call: Mapping[str, Json], ground: Machine, outside: World, running: Sequence[Proxy]
-    ) -> dict[str, Json]:
+    async def _call(self, call: Mapping[str, Json], ground: Machine, outside: World) -> dict[str, Json]:
         """One call, to its end."""
         caller = next(p for p in self._proxies if p["name"] == call["from"])
         captured = world.captured_names(self._configs[caller["name"]])
@@ -136,20 +136,20 @@ class LiveCase:
         outside.take()
         began = time.time()
         seen = await client.make_call(call, partial(ground.redirect, caller["ip"]), resolve, self._certificates.roots)
-        await _settle(outside, running)
+        await self._settle(outside)
         own = [pair for pair in self._lines if pair[0] >= began]  # not what an earlier call (a loop) left running
         lines = [line for _, line in sorted(own, key=lambda pair: pair[0])]
         return outcome.call(call["name"], seen, lines, outside.take())
 
 
-async def _settle(outside: World, running: Sequence[Proxy]) -> None:
-    """Return when nothing is under way any more."""
-    loop = asyncio.get_running_loop()
-    limit = loop.time() + SETTLE_LIMIT
-    quiet = 0
-    while quiet < QUIET_TURNS and loop.time() < limit:
-        await asyncio.sleep(0 if quiet or loop.time() < limit - SETTLE_LIMIT + 0.01 else POLL)
-        quiet = 0 if outside.busy or any(proxy.busy for proxy in running) else quiet + 1
+    async def _settle(self, outside: World) -> None:
+        """Return when nothing is under way any more."""
+        loop = asyncio.get_running_loop()
+        limit = loop.time() + SETTLE_LIMIT
+        quiet = 0
+        while quiet < QUIET_TURNS and loop.time() < limit:
+            await asyncio.sleep(0 if quiet or loop.time() < limit - SETTLE_LIMIT + 0.01 else POLL)
+            quiet = 0 if outside.busy or any(proxy.busy for proxy in self._running) else quiet + 1
 
 
 def _ignore(_: str) -> None:

@@ -11,7 +11,8 @@ from pathlib import Path
 import pytest
 
 from meshsim.network.choice import NETNS
-from tests.golden.engines import COMPILE_ONLY, ENGINES, engine
+from tests.envoy.needed import NEEDS_ENVOY
+from tests.golden.engines import ASYNCIO, COMPILE_ONLY, ENGINES, ENVOY, engine
 from tests.golden.judge import judge
 from tests.golden.known import differing, known_items, surprises
 from tests.golden.replay import replay
@@ -60,12 +61,13 @@ IN_NAMESPACES = (
 
 
 @needs_netns
-def test_served_in_namespaces_as_envoy_does() -> None:
+@pytest.mark.parametrize("name", [ASYNCIO, pytest.param(ENVOY, marks=NEEDS_ENVOY)])
+def test_served_in_namespaces_as_envoy_does(name: str) -> None:
     def differences() -> dict[str, dict[str, str]]:
         found = {}
-        for folder in (HERE / "cases" / name for name in IN_NAMESPACES):
-            answer = replay(folder, engine("asyncio", NETNS))
-            found[folder.name] = {"failed": answer.failed} if answer.failed else surprises("asyncio", judge(answer, folder))
+        for folder in (HERE / "cases" / each for each in IN_NAMESPACES):
+            answer = replay(folder, engine(name, NETNS))
+            found[folder.name] = {"failed": answer.failed} if answer.failed else surprises(name, judge(answer, folder))
         return found
 
-    assert in_namespaces(differences) == {name: {} for name in IN_NAMESPACES}
+    assert in_namespaces(differences) == {each: {} for each in IN_NAMESPACES}

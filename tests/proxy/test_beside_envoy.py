@@ -7,16 +7,10 @@ import json
 
 import pytest
 
-from meshsim import envoy
-from meshsim.envoy import EnvoyUnavailable
+from tests.envoy.needed import NEEDS_ENVOY
 from tests.proxy.beside_envoy import RECORDED, differences, on_asyncio, on_envoy
 from tests.proxy.rows import KNOWN, ROWS, Row
 
-try:
-    envoy.binary()
-    MISSING = ""
-except EnvoyUnavailable as e:
-    MISSING = str(e)
 EXPECTED = json.loads(RECORDED.read_text())
 AT_ONCE = 12
 
@@ -36,8 +30,6 @@ async def test_as_recorded(kind: str) -> None:
     assert not equal, f"equal now, remove from KNOWN: {equal}"
 
 
-@pytest.mark.envoy
-@pytest.mark.skipif(bool(MISSING), reason=MISSING or "there is one")
-@pytest.mark.parametrize("row", ROWS[::50], ids=lambda row: row.name)  # all of them: python -m tests.proxy.beside_envoy
+@pytest.mark.parametrize("row", [pytest.param(row, marks=NEEDS_ENVOY, id=row.name) for row in ROWS[::50]])  # all of them: python -m tests.proxy.beside_envoy
 async def test_envoy_does_as_recorded(row: Row) -> None:
     assert not differences(EXPECTED[row.name], (await on_envoy(row))[0])
