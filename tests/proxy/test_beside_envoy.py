@@ -13,6 +13,7 @@ from tests.proxy.rows import KNOWN, ROWS, Row
 
 EXPECTED = json.loads(RECORDED.read_text())
 AT_ONCE = 12
+FEW = [pytest.param(row, marks=NEEDS_ENVOY, id=row.name) for row in ROWS[::50]]  # all: python -m tests.proxy.beside_envoy
 
 
 @pytest.mark.parametrize("kind", sorted({row.name.partition(":")[0] for row in ROWS}))
@@ -30,6 +31,6 @@ async def test_as_recorded(kind: str) -> None:
     assert not equal, f"equal now, remove from KNOWN: {equal}"
 
 
-@pytest.mark.parametrize("row", [pytest.param(row, marks=NEEDS_ENVOY, id=row.name) for row in ROWS[::50]])  # all of them: python -m tests.proxy.beside_envoy
+@pytest.mark.parametrize("row", FEW)
 async def test_envoy_does_as_recorded(row: Row) -> None:
     assert not differences(EXPECTED[row.name], (await on_envoy(row))[0])
