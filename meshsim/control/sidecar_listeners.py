@@ -221,8 +221,8 @@ class SidecarListeners:
             return _Http(bind.removeprefix("unix://"), 0, listener, source=source, on_demand=on_demand, sniffed=auto)
         if auto and bind != UNSPECIFIED:
             return _Http(f"{service.hostname}:{port.number}", port.number, listener, service, port, source, sniffed=True)
-        proxying = port.protocol is Protocol.HTTP_PROXY
-        sniffed = bind == UNSPECIFIED and not proxying
+        proxying = listener.port is not None and Protocol.parse(listener.port.protocol) is Protocol.HTTP_PROXY
+        sniffed = bind == UNSPECIFIED and port.protocol is not Protocol.HTTP_PROXY
         number = 0 if proxying else port.number
         return _Http(str(port.number), number, listener, source=source, on_demand=on_demand, sniffed=sniffed)
 

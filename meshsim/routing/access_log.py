@@ -417,6 +417,7 @@ _PLAIN: dict[str, Operator] = {
     "DOWNSTREAM_PEER_SUBJECT": lambda e: (e.downstream.peer.subject or None) if e.downstream.peer else None,
     "DOWNSTREAM_LOCAL_URI_SAN": lambda e: _san(e.downstream.local_uris),
     "REQUESTED_SERVER_NAME": lambda e: e.downstream.sni or None,
+    "VIRTUAL_CLUSTER_NAME": lambda e: None,  # Istio configures none
     "ROUTE_NAME": lambda e: e.route or None,
     "FILTER_CHAIN_NAME": lambda e: e.downstream.chain or None,
     "LISTENER_NAME": lambda e: e.listener or None,

@@ -31,7 +31,7 @@ class Policy:
         if not origin:
             return Decision(False, [])
         config = self._config
-        allowed = any(fits(origin) for fits in self._origins)
+        allowed = any(fits("*") or fits(origin) for fits in self._origins)  # a policy that names `*` means everybody
         preflight = request.method == "OPTIONS" and bool(request.first("access-control-request-method"))
         who = [("access-control-allow-origin", origin)] if allowed else []
         who += [("access-control-allow-credentials", "true")] if allowed and config.allow_credentials else []

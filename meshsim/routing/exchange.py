@@ -416,8 +416,7 @@ class Exchange:
             if fault.status is None:
                 return None
             if fault.grpc is not None:
-                extra = [("grpc-status", str(fault.grpc)), ("content-type", "application/grpc")]
-                return exchange._reply(replies.FAULT._replace(status=200, body=""), extra)
+                return exchange._reply(replies.FAULT._replace(status=200), [], grpc_status=fault.grpc)
             return exchange.local(replies.FAULT._replace(status=fault.status))
 
         if fault.delay is not None:
@@ -600,16 +599,19 @@ class Exchange:
         """Answer with a row of the table."""
         return self._reply(reply, [])
 
-    def _reply(self, reply: Local, extra: Headers) -> Reply:
+    def _reply(self, reply: Local, extra: Headers, *, grpc_status: int | None = None) -> Reply:
+        """grpc_status: what a caller of gRPC is told where the status of HTTP does not say it."""
         entry = self.entry
         if reply.flag:
             entry.flag(reply.flag)
         if reply.details:
             entry.details = reply.details
         status, body, fields = reply.status, reply.body, list(extra)
-        if (self.request.first("content-type") or "").startswith("application/grpc") and reply.details != "direct_response":
+        if (self.request.first("content-type") or "").startswith("application/grpc"):
+            if grpc_status is None:
+                grpc_status = replies.GRPC_STATUS.get(status, replies.GRPC_UNKNOWN)
             fields.append(("content-type", "application/grpc"))
-            fields.append(("grpc-status", str(replies.GRPC_STATUS.get(status, replies.GRPC_UNKNOWN))))
+            fields.append(("grpc-status", str(grpc_status)))
             fields += [("grpc-message", body)] if body else []
             status, body = 200, ""
         elif body:

@@ -113,7 +113,7 @@ def understood(talk: Http) -> http1.Incoming:
 
 def closing(got: Got) -> Got:
     """The same answer on a connection that ends with it, as an HTTP/1.1 client is told."""
-    if got.response is None:
+    if got.response is None or ("connection", "close") in got.response.headers:
         return got
     told = Response(got.response.status, [*got.response.headers, ("connection", "close")], got.response.ends, got.response.version)
     return replace(got, response=told)

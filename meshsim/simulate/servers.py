@@ -80,7 +80,8 @@ class Servers:
         if isinstance(talk, Raw) and server.port.is_http and (parsed := inspection.request(talk.data)):
             talk = Http(parsed, spelled=talk.data)
         elif isinstance(talk, Http) and talk.spelled and not talk.http2 and not inspection.http_protocol(talk.spelled):
-            talk = Raw(talk.spelled)
+            visit.arrivals.append({**note, "bytes": talk.spelled.decode("latin-1")})
+            return Got(response=Response(400, [("connection", "close")]))
         if isinstance(talk, Tls):
             visit.arrivals.append({**note, "client_hello": {"sni": talk.offer.sni or None, "alpn": list(talk.offer.alpn)}})
             return Got(handshake=not_tls())
