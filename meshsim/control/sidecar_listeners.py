@@ -9,7 +9,7 @@ bytes together make a sniffed listener; equal chains of two services cannot both
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any as Json
 
 from meshsim.control import byte_chains, sidecar_routes
@@ -169,6 +169,8 @@ class SidecarListeners:
             found = self._entries.get(key)
             if found is None:
                 return self._http_entry(listener, service, port, bind)
+            if found.http is not None and port.protocol is Protocol.HTTP_PROXY and not found.locked:
+                found.http = replace(found.http, sniffed=False)  # one forward proxy among the services takes every connection for HTTP
             if found.locked or found.kind != "TCP":
                 return found
             found.kind = "AUTO"

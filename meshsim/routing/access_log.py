@@ -207,7 +207,7 @@ def _parse(text: str) -> list[str | _Operation]:
 
 
 def _of_each(name: str, argument: str) -> bool:
-    if name in ("REQ", "REQ_WITHOUT_QUERY"):
+    if name in ("REQ", "REQUEST_HEADER", "REQ_WITHOUT_QUERY"):
         return not _OF_EACH_REQUEST.isdisjoint(argument.lower().split("?"))
     return name not in _OF_ALL
 
@@ -370,6 +370,7 @@ def _san(uris: tuple[str, ...]) -> Value:
 
 _WITH_ARGUMENT: dict[str, Callable[[str], Operator]] = {
     "REQ": _request_header,
+    "REQUEST_HEADER": _request_header,
     "REQ_WITHOUT_QUERY": _request_header_without_query,
     "RESP": _response_header,
     "TRAILER": _trailer,

@@ -206,3 +206,19 @@ def test_a_listener_of_the_sidecar_decides_about_its_port_where_it_imports_nothi
     told = compiled(entry, document("Sidecar", {"egress": [own, {"hosts": ["./*"]}]}), proxy=CLIENT)
     (routes,) = (r for r in told.routes if r.name == "8080")
     assert [host.name for host in routes.virtual_hosts] == ["allow_any"]
+
+
+PROXYING = {"number": 80, "name": "proxy", "protocol": "HTTP_PROXY"}
+
+
+@pytest.mark.parametrize(
+    ("ports", "sniffs"), [((HTTP, HTTP), True), ((HTTP, PROXYING), False), ((PROXYING, HTTP), False), ((PROXYING,), False)]
+)
+def test_a_forward_proxy_among_the_services_of_a_port_takes_every_connection_for_http(ports: tuple[Json, ...], sniffs: bool) -> None:
+    made = compiled(*(entry(f"s{n}", port, host=f"s{n}.example.com") for n, port in enumerate(ports)), proxy=CLIENT)
+    listener = next(each for each in made.listeners if each.name == "0.0.0.0_80")
+    assert bool(listener.listener_filters) is sniffs
+    routes = next(each for each in made.routes if each.name == "80")
+    assert {name for host in routes.virtual_hosts for name in host.domains if name.endswith(".example.com")} == {
+        f"s{n}.example.com" for n in range(len(ports))
+    }
