@@ -55,6 +55,7 @@ class Arrival:
         self._header_due = rules.takes_proxy_header
         self._seen = 0
         self._delay = _FIRST_DELAY
+        self._peeked = b""
         self._timer: asyncio.TimerHandle | None = None
         self._limit: asyncio.TimerHandle | None = None
         self._reading = False
@@ -96,8 +97,9 @@ class Arrival:
 
     def _read_header(self) -> bool:
         """Take the PROXY header off, exactly; whether it was all there."""
-        data = self._sock.recv(_PEEK, socket.MSG_PEEK) if self._readable() else None
-        if data is None:
+        try:
+            data = self._sock.recv(_PEEK, socket.MSG_PEEK)
+        except BlockingIOError:
             self._wait(0)
             return False
         header = None
@@ -113,19 +115,13 @@ class Arrival:
             self._wait(len(data))
             return False
         self._sock.recv(header.size)
+        self._peeked = data[header.size :]
         self._header_due = False
         self._seen, self._delay = 0, _FIRST_DELAY
         if header.source is not None and header.destination is not None:
             self._downstream.source, self._downstream.destination = Endpoint(*header.source), Endpoint(*header.destination)
             self._downstream.restored = True
         self._hand_over()
-        return True
-
-    def _readable(self) -> bool:
-        try:
-            self._sock.recv(1, socket.MSG_PEEK)
-        except BlockingIOError:
-            return False
         return True
 
     def _hand_over(self) -> None:
@@ -139,6 +135,9 @@ class Arrival:
         """What has arrived, and whether that is all there will be."""
         if not (self._rules.inspects_tls or self._rules.inspects_http):
             return b"", False
+        if self._peeked:  # behind the PROXY header
+            data, self._peeked = self._peeked, b""
+            return data, False
         try:
             data = self._sock.recv(_PEEK, socket.MSG_PEEK)
         except BlockingIOError:

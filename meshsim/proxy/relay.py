@@ -53,12 +53,11 @@ class Relay(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._far: Far | None = None
         self._early: list[bytes] = []
-        self._begun = self._over = self._checked = False
+        self._begun = self._reached = self._over = self._checked = False
         self._client_ended = self._host_ended = False
         self._received = self._sent = 0
         self._refusing = self._handshaking = False
         self._for_client: list[bytes] = []
-        self._outcome: asyncio.Future[bool] = core.loop.create_future()
         self._timers: list[asyncio.TimerHandle] = []
         self._moved = 0.0
         self._much: float = splice.AFTER  # bytes of a direction after which the relay tries to be spliced
@@ -94,20 +93,23 @@ class Relay(asyncio.Protocol):
 
     def begin(self, *, handshaking: bool = False) -> None:
         """Connect to the host. handshaking: while the client's TLS handshake goes on."""
-        if self._begun:
-            return
-        self._handshaking = handshaking
+        if not self._begun:
+            self._handshaking = handshaking
+            self._begin()
+            self._core.spawn(self._connect())
+
+    async def reached(self) -> bool:
+        """Connect to the host; whether there is one."""
+        self._begin()
+        await self._connect()
+        return self._reached
+
+    def _begin(self) -> None:
         self._begun = True
         self._core.connections.add(self)
         self._core.stats.inc(self._stats + "downstream_cx_total")
         if self._chain.longest:
             self._timers.append(self._core.loop.call_later(self._chain.longest, self._too_long))
-        self._core.spawn(self._connect())
-
-    async def reached(self) -> bool:
-        """Whether there is a host at the other end, once that is known."""
-        self.begin()
-        return await self._outcome
 
     def handshake_failed(self, reason: str, *, at_hello: bool) -> None:
         """The client's TLS came to nothing."""
@@ -179,8 +181,7 @@ class Relay(asyncio.Protocol):
             far.abort()
             return
         self._session.entry.upstream_local = local
-        if not self._outcome.done():
-            self._outcome.set_result(True)
+        self._reached = True
         self._far = far
         for data in self._early:
             far.write(data)
@@ -339,8 +340,6 @@ class Relay(asyncio.Protocol):
         if self._over:
             return
         self._over = True
-        if not self._outcome.done():
-            self._outcome.set_result(False)
         for timer in self._timers:
             timer.cancel()
         self._core.connections.discard(self)
