@@ -10,6 +10,9 @@ from typing import NamedTuple
 
 MAX_HELLO = 16 * 1024
 
+_ALPN = 16
+_TOLD = (0, _ALPN)  # the extensions that say something here: server_name, and the protocols offered
+
 
 class Incomplete(Exception):
     """More bytes are needed to tell."""
@@ -54,19 +57,21 @@ def _parse(body: bytes) -> Hello | None:
     try:
         at = 34  # version, random
         at += 1 + body[at]  # session id
-        at += 2 + int.from_bytes(body[at : at + 2], "big")  # cipher suites
+        at += 2 + (body[at] << 8 | body[at + 1])  # cipher suites
         at += 1 + body[at]  # compression methods
         sni, alpn = "", tuple[str, ...]()
-        end = min(len(body), at + 2 + int.from_bytes(body[at : at + 2], "big"))
+        end = len(body)
+        if at + 1 < end:  # a client may have no extensions at all
+            end = min(end, at + 2 + (body[at] << 8 | body[at + 1]))
         at += 2
         while at + 4 <= end:
-            kind, size = int.from_bytes(body[at : at + 2], "big"), int.from_bytes(body[at + 2 : at + 4], "big")
-            content = body[at + 4 : at + 4 + size]
-            if kind == 0 and len(content) >= 5 and content[2] == 0:
-                length = int.from_bytes(content[3:5], "big")
-                sni = content[5 : 5 + length].decode("latin-1").lower()
-            elif kind == 16:
-                alpn = tuple(_protocols(content[2:]))
+            kind, size = body[at] << 8 | body[at + 1], body[at + 2] << 8 | body[at + 3]
+            if kind in _TOLD:
+                content = body[at + 4 : at + 4 + size]
+                if kind == _ALPN:
+                    alpn = tuple(_protocols(content[2:]))
+                elif len(content) >= 5 and content[2] == 0:
+                    sni = content[5 : 5 + (content[3] << 8 | content[4])].decode("latin-1").lower()
             at += 4 + size
         return Hello(sni, alpn)
     except IndexError:

@@ -35,7 +35,10 @@ class Chains:
     def match(self, facts: Downstream, why: list[str] | None = None) -> FilterChain | None:
         """The chain for a connection, or None. `why` is told which criterion passed which chains over."""
         node: Any = self._root
-        for name, _, choose in _LEVELS:
+        for name, _, choose, any_ in _LEVELS:
+            if len(node) == 1 and any_ in node:  # most listeners tell connections apart by one or two things
+                node = node[any_]
+                continue
             key = choose(node, facts)
             if key is None:
                 if why is not None:
@@ -50,7 +53,7 @@ class Chains:
     def _add(self, chain: FilterChain, listener: Listener) -> None:
         match = chain.filter_chain_match or FilterChainMatch()
         nodes: list[_Node] = [self._root]
-        for _, keys, _ in _LEVELS[:-1]:
+        for _, keys, _, _ in _LEVELS[:-1]:
             nodes = [node.setdefault(key, {}) for node in nodes for key in keys(match)]
         for node in nodes:
             for key in _LEVELS[-1][1](match):
@@ -123,14 +126,15 @@ def _networks(node: _Node) -> list[Network]:
 _Keys = Callable[[FilterChainMatch], list[Hashable]]
 _Choose = Callable[[_Node, Downstream], Hashable | None]
 
-_LEVELS: tuple[tuple[str, _Keys, _Choose], ...] = (
-    ("destination port", lambda m: [m.destination_port or 0], _port),
-    ("destination address", lambda m: _ranges(m.prefix_ranges), _destination),
-    ("server name", _server_names, _sni),
-    ("transport protocol", lambda m: [m.transport_protocol], _transport),
-    ("application protocol", lambda m: list(m.application_protocols) or [""], _protocols),
-    ("direct source address", lambda m: _ranges(m.direct_source_prefix_ranges), _source),
-    ("source type", lambda m: [m.source_type], _source_type),
-    ("source address", lambda m: _ranges(m.source_prefix_ranges), _source),
-    ("source port", lambda m: list(m.source_ports) or [0], _source_port),
+# What is told apart, the keys of a chain, how to choose among the keys of a node, and the key that every connection fits.
+_LEVELS: tuple[tuple[str, _Keys, _Choose, Hashable], ...] = (
+    ("destination port", lambda m: [m.destination_port or 0], _port, 0),
+    ("destination address", lambda m: _ranges(m.prefix_ranges), _destination, ANYWHERE),
+    ("server name", _server_names, _sni, ""),
+    ("transport protocol", lambda m: [m.transport_protocol], _transport, ""),
+    ("application protocol", lambda m: list(m.application_protocols) or [""], _protocols, ""),
+    ("direct source address", lambda m: _ranges(m.direct_source_prefix_ranges), _source, ANYWHERE),
+    ("source type", lambda m: [m.source_type], _source_type, "ANY"),
+    ("source address", lambda m: _ranges(m.source_prefix_ranges), _source, ANYWHERE),
+    ("source port", lambda m: list(m.source_ports) or [0], _source_port, 0),
 )
