@@ -155,9 +155,9 @@ class Authority:
 
 
 def self_signed(leaf: Leaf, clock: Clock = utc_now) -> KeyPair:
-    """A certificate that is its own issuer."""
+    """A certificate that is its own issuer, for any usage: BoringSSL calls none self-signed whose key may not sign certificates."""
     key = ec.generate_private_key(ec.SECP256R1())
-    return KeyPair(_sign_leaf(leaf, key, _subject(leaf), key, clock()), key)
+    return KeyPair(_sign_leaf(leaf, key, _subject(leaf), key, clock(), limited=False), key)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +263,10 @@ def _subject(leaf: Leaf) -> x509.Name:
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, leaf.common_name[:64])] if leaf.common_name else [])
 
 
-def _sign_leaf(leaf: Leaf, key: PrivateKey, issuer: x509.Name, signer: PrivateKey, now: datetime.datetime) -> x509.Certificate:
+def _sign_leaf(
+    leaf: Leaf, key: PrivateKey, issuer: x509.Name, signer: PrivateKey, now: datetime.datetime, *, limited: bool = True
+) -> x509.Certificate:
+    """limited: whether the key's usages are listed."""
     names: Sequence[x509.GeneralName] = [*map(_general_name, leaf.names), *map(x509.UniformResourceIdentifier, leaf.uris)]
     subject = _subject(leaf)
     builder = (
@@ -275,10 +278,11 @@ def _sign_leaf(leaf: Leaf, key: PrivateKey, issuer: x509.Name, signer: PrivateKe
         .not_valid_before(now + leaf.starts)
         .not_valid_after(now + leaf.ends)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        .add_extension(_key_usage(ca=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([_USAGES[usage] for usage in leaf.usages]), critical=False)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
     )
+    if limited:
+        builder = builder.add_extension(_key_usage(ca=False), critical=True)
     if names:
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=not leaf.common_name)
     return builder.sign(signer, hashes.SHA256())

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
+from collections import Counter
 from pathlib import Path
 from typing import NamedTuple
 
@@ -142,8 +143,9 @@ REMOTE = "upstream connect error or disconnect/reset before headers. retried and
 ENDED = "upstream connect error or disconnect/reset before headers. reset reason: connection termination"
 TIMED_OUT = "upstream connect error or disconnect/reset before headers. retried and the latest reset reason: connection timeout"
 VERIFY, DEPTH = "CERTIFICATE_VERIFY_FAILED:verify_cert_failed:_", "X509_verify_cert:_certificate_verification_error_at_depth_0:_"
+LIST = "certificate_revocation_check_against_provided_CRLs_failed:_"
 UNKNOWN = f"{VERIFY}{DEPTH}unable_to_get_local_issuer_certificate"
-NO_SECRET = "TLS_error:Secret_is_not_supplied_by_SDS"
+NO_SECRET = "TLS_error:_Secret_is_not_supplied_by_SDS"
 NOT_TLS = "SSL_routines:OPENSSL_internal:WRONG_VERSION_NUMBER"
 PRESSED = "connectionPool: {tcp: {connectTimeout: 50ms}},"
 
@@ -177,13 +179,19 @@ TABLE = [
         "MUTUAL, revoked server certificate",
         ORIGINATE,
         site(ASKING + ", certificate: {recipe: revoked}") + secret(PARTNER + ", revocations: true") + originate(MUTUAL),
-        f"{VERIFY}{DEPTH}certificate_revoked",
+        f"{VERIFY}{DEPTH}{LIST}certificate_revoked",
     ),
     Row(
         "MUTUAL, a list without the server's certificate",
         ORIGINATE,
         site(ASKING) + secret(PARTNER + ", revocations: true") + originate(MUTUAL),
         200,
+    ),
+    refused(
+        "the list of another CA",
+        ORIGINATE,
+        site() + secret("trust: partner, revocations: true") + mounted() + originate("mode: SIMPLE, caCrl: /etc/own/ca.crl"),
+        f"{VERIFY}{DEPTH}{LIST}unable_to_get_certificate_CRL",
     ),
     Row("revoked, and nobody has the list", ORIGINATE, site("certificate: {recipe: revoked}"), 200),
     # the site's certificate
@@ -193,7 +201,7 @@ TABLE = [
     refused("expired", ORIGINATE, site("certificate: {recipe: expired}"), f"{VERIFY}{DEPTH}certificate_has_expired"),
     refused("not yet valid", ORIGINATE, site("certificate: {recipe: not-yet-valid}"), f"{VERIFY}{DEPTH}certificate_is_not_yet_valid"),
     refused("self-signed", ORIGINATE, site("certificate: {recipe: self-signed}"), f"{VERIFY}{DEPTH}self_signed_certificate"),
-    refused("for clients only", ORIGINATE, site("certificate: {recipe: wrong-usage}"), f"{VERIFY}{DEPTH}unsuitable_certificate_purpose"),
+    refused("for clients only", ORIGINATE, site("certificate: {recipe: wrong-usage}"), f"{VERIFY}{DEPTH}unsupported_certificate_purpose"),
     refused(
         "another name",
         ORIGINATE,
@@ -242,6 +250,36 @@ TABLE = [
         "UC",
         RESET % "connection_termination",
         body=ENDED,
+        at="sleep",
+    ),
+    Row(
+        "client certificate that is not the one named by its hash",
+        FILES,
+        secret("certificate: {names: [edition.cnn.com], ca: mesh}, trust: mesh")
+        + hop(f", trafficPolicy: {{tls: {{mode: MUTUAL, {OWN}, {ROOT}, sni: edition.cnn.com}}}}")
+        + server(f"{{mode: MUTUAL, credentialName: own, verifyCertificateHash: [{'ab' * 32}]}}"),
+        503,
+        "UC",
+        RESET % "connection_termination",
+        body=ENDED,
+        at="sleep",
+    ),
+    Row(
+        "no client certificate to the gateway",
+        FILES,
+        hop(f", trafficPolicy: {{tls: {{mode: SIMPLE, {ROOT}, sni: edition.cnn.com}}}}"),
+        503,
+        "UC",
+        RESET % "connection_termination",
+        body=ENDED,
+        at="sleep",
+    ),
+    Row(
+        "TLS without a client certificate to the gateway, which asks for none",
+        FILES,
+        hop(f", trafficPolicy: {{tls: {{mode: SIMPLE, {ROOT}, sni: edition.cnn.com}}}}")
+        + server(f"{{mode: SIMPLE, {WORKLOAD}}}"),
+        301,
         at="sleep",
     ),
     refused(
@@ -355,6 +393,36 @@ async def test_live_and_simulated_give_the_same(row: Row) -> None:
         assert (flags, found["details"]) == (row.flags, row.details.replace("{says}", found["upstream"]))
     assert (body if client != 200 else "").startswith(row.body)
     assert trace.client.get("body", "").startswith(row.body)
+
+
+HANDSHAKE = {"handshake": 1, "versions.TLSv1.3": 1, "ciphers.": 1}
+COUNTED: dict[str, dict[str, dict[str, int]]] = {  # row: what each proxy counts below `listener.ADDRESS.ssl.` or `cluster.NAME.ssl.`
+    "mTLS by ISTIO_MUTUAL": {"sleep": HANDSHAKE, GATEWAY: HANDSHAKE},
+    "TLS without a client certificate to the gateway, which asks for none": {
+        "sleep": HANDSHAKE,
+        GATEWAY: HANDSHAKE | {"no_certificate": 1},
+    },
+    "no client certificate to the gateway": {"sleep": HANDSHAKE | {"connection_error": 1}, GATEWAY: {"fail_verify_no_cert": 1}},
+    "client certificate of another mesh": {"sleep": HANDSHAKE | {"connection_error": 1}, GATEWAY: {"fail_verify_error": 1}},
+    "client certificate that is not the one named by its hash": {GATEWAY: {"fail_verify_cert_hash": 1}},
+    "no cipher in common": {"sleep": {"connection_error": 3}, GATEWAY: {"connection_error": 3}},
+    "another name": {"sleep": {}, GATEWAY: {"fail_verify_san": 3}},
+    "expired": {"sleep": {}, GATEWAY: {"fail_verify_error": 3}},
+    "a handshake that is reset": {"sleep": {}, GATEWAY: {}},
+}
+
+
+@pytest.mark.parametrize("name", COUNTED)
+async def test_handshakes_are_counted_as_envoy_does(name: str) -> None:
+    row = next(row for row in TABLE if row.name == name)
+    async with mesh_of(row).run() as live:
+        await _tried(live.pod("sleep"), row.url, {})
+        found = {proxy: Counter[str]() for proxy in COUNTED[name]}
+        for proxy, counts in found.items():
+            for line in (await live.proxy(proxy).admin("/stats?filter=ssl")).splitlines():
+                counter, _, value = line.partition(".ssl.")[2].rpartition(": ")
+                counts["ciphers." if counter.startswith("ciphers.") else counter] += int(value)
+    assert {proxy: dict(+counts) for proxy, counts in found.items()} == COUNTED[name]
 
 
 async def _tried(pod: LivePod, url: str, headers: dict[str, str]) -> tuple[int | str, str]:

@@ -20,6 +20,7 @@ from meshsim.proxy.http1_client import Http1Client
 from meshsim.proxy.http2 import Http2Client
 from meshsim.proxy.stats import Meter
 from meshsim.proxy.tls import HandshakeFailed, NoSecret, TlsTransport
+from meshsim.routing import tls_words
 from meshsim.routing.clusters import Cluster, Host
 from meshsim.routing.exchange import Attempt
 from meshsim.routing.facts import Downstream
@@ -170,7 +171,7 @@ class Pools:
             raise ConnectFailed(Reset.CONNECT, e.reason) from None
         except NoSecret:
             stats.inc(prefix + "upstream_cx_connect_fail")
-            raise ConnectFailed(Reset.CONNECT, "TLS_error:Secret is not supplied by SDS") from None
+            raise ConnectFailed(Reset.CONNECT, tls_words.NO_SECRET) from None
         except OSError as e:
             stats.inc(prefix + "upstream_cx_connect_fail")
             raise ConnectFailed(Reset.CONNECT, _REFUSED.get(e.errno or 0, f"delayed connect error: {e.strerror or e}")) from None

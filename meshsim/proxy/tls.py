@@ -353,6 +353,8 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         except ssl.SSLZeroReturnError:
             ended = True
         except ssl.SSLError as e:
+            if name := tls_words.counter(tls_words.of_openssl(e)):  # such as a server's alert, which in TLS 1.3 follows the handshake
+                self._meter.inc(name)
             broken = e.with_traceback(None)  # whose frame would refer to this one, and keep all of `pieces`
         if not self._resumable:
             self._keep_session()

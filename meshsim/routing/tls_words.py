@@ -44,6 +44,7 @@ def _numbered(reason: str) -> str:
 
 
 RESET = f"TLS_error:|{_SYSTEM | 104}:system library:OPENSSL_internal:Connection reset by peer:TLS_error_end"
+NO_SECRET = "TLS error: Secret is not supplied by SDS"
 NOT_TLS = failed("WRONG_VERSION_NUMBER")
 HTTP_TO_TLS = failed("HTTP_REQUEST")
 NO_CERTIFICATE = failed("PEER_DID_NOT_RETURN_A_CERTIFICATE", "peer did not provide required client certificate")
@@ -54,9 +55,15 @@ VERSION_ALERT = failed("TLSV1_ALERT_PROTOCOL_VERSION")
 ALERT = failed("TLSV1_ALERT_UNKNOWN_CA")
 
 
+_PROBLEMS = {"unsuitable certificate purpose": "unsupported certificate purpose"}
+"""OpenSSL's texts, where BoringSSL's is another one."""
+
+
 def chain_refused(problem: str, depth: int = 0) -> str:
     """The chain does not lead to a trusted root, or is not valid now; `problem` is OpenSSL's text ("certificate has expired")."""
-    problem = problem.replace("self-signed", "self signed")
+    problem = _PROBLEMS.get(problem, problem.replace("self-signed", "self signed"))
+    if "CRL" in problem or "revoked" in problem:
+        problem = f"certificate revocation check against provided CRLs failed: {problem}"
     return _refused(f"X509_verify_cert: certificate verification error at depth {depth}: {problem}")
 
 
@@ -85,12 +92,12 @@ _COUNTED = (
     ("verify cert failed: SAN", "fail_verify_san"),
     ("verify cert failed: verify SAN", "fail_verify_san"),
     ("verify cert failed: cert hash", "fail_verify_cert_hash"),
-    ("TLS_error", "connection_error"),
+    ("SSL routines", "connection_error"),
 )
 
 
 def counter(text: str) -> str:
-    """The `ssl.` statistic that a failed handshake counts in; empty where the peer just went away, which counts nowhere."""
+    """The `ssl.` statistic that a failure counts in; empty where the peer just went away or broke the connection, which counts nowhere."""
     return next((name for words, name in _COUNTED if words in text), "")
 
 

@@ -367,7 +367,7 @@ class Simulation:
             talk = conversation.with_proxy_header(talk, hop.entry.downstream, step.transport)
         offer = contexts.offer(step.transport, node.secrets) if step.transport.tls is not None else None
         if step.transport.tls is not None and offer is None:
-            return Got(handshake=Handshake(False, client_words="TLS_error:Secret is not supplied by SDS"))
+            return Got(handshake=Handshake(False, client_words=tls_words.NO_SECRET))
         hop.leg = describe.leg(source, address, "TCP", offer, talk)
         got = self._to(source, address, Tls(offer, talk) if offer is not None else talk, walk, inside=_leads_inside(step.cluster))
         describe.agreed(hop.leg, got)
@@ -524,7 +524,7 @@ class Simulation:
         if step.transport.tls is not None:
             offer = contexts.offer(step.transport, node.secrets)
             if offer is None:
-                return this.failed(Reset.CONNECT, "TLS_error:Secret is not supplied by SDS", sent=False), b"", None
+                return this.failed(Reset.CONNECT, tls_words.NO_SECRET, sent=False), b"", None
             ask = Tls(offer, ask)
         hop.leg = describe.leg(source, address, "HTTP/2" if step.http2 else "HTTP/1.1", offer, None, step.request.authority)
         limited = step.per_try_timeout > 0
