@@ -16,7 +16,7 @@ from typing import Any as Json
 
 import msgspec
 
-from meshsim.resources import ObjectMeta, Resource
+from meshsim.resources import ObjectMeta, Resource, node
 from meshsim.resources.kubernetes import (
     Container,
     EndpointConditions,
@@ -52,6 +52,7 @@ def deployed(resources: Iterable[Resource[Json]]) -> list[Resource[Json]]:
 def _pods(given: list[Resource[Json]], taken: set[str]) -> Iterator[Resource[Json]]:
     injecting = {r.name for r in given if r.kind == "Namespace" and r.metadata.labels.get(INJECTION_LABEL) == "enabled"}
     existing = [r for r in given if r.kind == "Pod"]
+    nodes = [r for r in given if r.kind == "Node"]
     for deployment in (r for r in given if r.kind == "Deployment"):
         template = deployment.spec.template
         wanted = deployment.spec.selector.match_labels if deployment.spec.selector else {}
@@ -74,7 +75,7 @@ def _pods(given: list[Resource[Json]], taken: set[str]) -> Iterator[Resource[Jso
                 "v1",
                 "Pod",
                 ObjectMeta(name=_pod_name(deployment, number), namespace=deployment.namespace, labels=labels, annotations=annotations),
-                Pod(spec=msgspec.structs.replace(spec, containers=containers), status=_running(address)),
+                Pod(spec=msgspec.structs.replace(spec, containers=containers, node_name=node.of(spec, nodes)), status=_running(address)),
                 deployment.source,
                 deployment.order,
             )

@@ -45,7 +45,7 @@ from meshsim.world.certificates import Authorities
 ASYNCIO, ENVOY = "asyncio", "envoy"
 ENGINES = (ASYNCIO, ENVOY)
 ANY_ADDRESS = "0.0.0.0"  # where it does if the pod's annotations lead connections past the sidecar
-CURL_PATIENCE = 3  # seconds for a connection, in a mesh with NetworkPolicies
+CURL_PATIENCE = 3  # seconds for a connection, in a mesh where packets are dropped
 _ROTATION_CHECK = 30.0  # seconds between looks at the age of certificates
 
 
@@ -273,13 +273,12 @@ class LiveMesh:
         self._pods[pod.address] = live
 
     def _limit_patience(self) -> None:
-        """Where NetworkPolicies drop packets, a pod's curl waits seconds instead of minutes."""
+        """Where packets are dropped, a pod's curl waits seconds instead of minutes."""
         home = self.folder / "curl"
         home.mkdir(mode=0o700, exist_ok=True)
         (home / ".curlrc").write_text(f"connect-timeout = {CURL_PATIENCE}\n")
-        walls = self.mesh.walls
         for pod in self._pods.values():
-            pod.curl_home = home if walls.egress or walls.ingress else None
+            pod.curl_home = home if self.mesh.walls.any else None
 
     async def _stop_members(self) -> None:
         await asyncio.gather(*(member.stop() for member in self._members.values()))

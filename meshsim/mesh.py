@@ -18,6 +18,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 from typing import Any as Json
 
+from msgspec import structs
+
 from meshsim import cluster, control, kube_system, topology, xds
 from meshsim.cluster import SecretMount
 from meshsim.control.mesh_index import MeshIndex
@@ -25,7 +27,7 @@ from meshsim.deployments import deployed
 from meshsim.errors import MeshsimError, Problem
 from meshsim.near_misses import NearMiss, near_misses
 from meshsim.network.place import portable
-from meshsim.resources import Documents, Resource, recipes
+from meshsim.resources import Documents, Resource, node, recipes
 from meshsim.resources import load as load_documents
 from meshsim.resources.external_server import ExternalServerSpec, ServerPort, described
 from meshsim.resources.interception import Interception, interception
@@ -72,7 +74,7 @@ def load(*paths: str | Path, stdin: str | None = None, istio_version: str = "") 
     given = accepted(load_documents(*paths, stdin=stdin))
     unheeded = passed_over(given.resources)
     documents, notes = surrounded(given, istio_version)
-    return Mesh(documents, [*unheeded, *notes])
+    return Mesh(documents, [*unheeded, *notes, *node.notes(documents.resources)])
 
 
 class Mesh:
@@ -268,8 +270,8 @@ class Mesh:
 
     @cached_property
     def walls(self) -> Walls:
-        """What NetworkPolicies let through."""
-        return walls(self.resources)
+        """What NetworkPolicies let through, and which pods their nodes have no route out for."""
+        return structs.replace(walls(self.resources), nodes=node.landlocked(self.resources))
 
     @cached_property
     def issued_secrets(self) -> dict[tuple[str, str], IssuedSecretSpec]:

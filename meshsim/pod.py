@@ -55,8 +55,8 @@ class LivePod:
     """One pod. `search` is its DNS search order (suffixes with their leading dot); `socks` the port of the way in from outside. `roots` and
     `tools` are made when they are first wanted: a pod that only makes plain requests wants neither.
 
-    `curl_home`, where set, is a folder whose `.curlrc` curl obeys: in a mesh with NetworkPolicies it gives up after three seconds, so that
-    nobody waits two minutes for a connection that is dropped.
+    `curl_home`, where set, is a folder whose `.curlrc` curl obeys: in a mesh where packets are dropped it gives up after three seconds, so
+    that nobody waits two minutes for a connection that is dropped.
     """
 
     def __init__(

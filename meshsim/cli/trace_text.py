@@ -66,7 +66,7 @@ def screen(trace: Trace, url: str, method: str, files: Files, missed: list[NearM
         way, _, why = passed.partition(": ")
         annotation, _, source = why.rpartition(" ")
         lines += ["", f"    not captured   {way}", *_row("", annotation, files(source))]
-    for drop in trace.dropped:
+    for drop in dict.fromkeys(trace.dropped):  # once, however often it was tried
         way, _, policies = drop.partition(": ")
         lines += ["", f"    dropped   {way}"]
         for policy in policies.split(", "):

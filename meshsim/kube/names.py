@@ -8,9 +8,9 @@ from meshsim.errors import MeshsimError
 from meshsim.resources.kinds import KINDS
 
 _SHORT = {
-    "po": "Pod", "svc": "Service", "ns": "Namespace", "deploy": "Deployment", "ep": "Endpoints", "cm": "ConfigMap", "sa": "ServiceAccount",
-    "netpol": "NetworkPolicy", "gw": "Gateway", "vs": "VirtualService", "dr": "DestinationRule", "se": "ServiceEntry",
-    "we": "WorkloadEntry", "wg": "WorkloadGroup", "pa": "PeerAuthentication", "ap": "AuthorizationPolicy",
+    "po": "Pod", "svc": "Service", "ns": "Namespace", "no": "Node", "deploy": "Deployment", "ep": "Endpoints", "cm": "ConfigMap",
+    "sa": "ServiceAccount", "netpol": "NetworkPolicy", "gw": "Gateway", "vs": "VirtualService", "dr": "DestinationRule",
+    "se": "ServiceEntry", "we": "WorkloadEntry", "wg": "WorkloadGroup", "pa": "PeerAuthentication", "ap": "AuthorizationPolicy",
     "ra": "RequestAuthentication", "telemetry": "Telemetry",
 }  # fmt: skip
 _SAME_IN_PLURAL = "endpoints"

@@ -66,6 +66,11 @@ def _deployment(deployment: Resource[Json]) -> Row:
     return f"{count}/{count}", str(count), str(count)
 
 
+def _addresses(node: Resource[Json]) -> Row:
+    found = {a.type: a.address for a in node.spec.status.addresses} if node.spec.status else {}
+    return found.get("InternalIP", NONE), found.get("ExternalIP", NONE)
+
+
 def _secret(secret: Resource[Json]) -> Row:
     return secret.spec.type or "Opaque", str(len({**secret.spec.data, **secret.spec.string_data}))
 
@@ -90,6 +95,7 @@ _COLUMNS: dict[str, tuple[Row, Callable[[Resource[Json]], Row]]] = {
     "Pod": (("READY", "STATUS", "RESTARTS"), _pod),
     "Service": (("TYPE", "CLUSTER-IP", "EXTERNAL-IP", "PORT(S)"), _service),
     "Deployment": (("READY", "UP-TO-DATE", "AVAILABLE"), _deployment),
+    "Node": (("STATUS",), lambda r: ("Ready",)),
     "Namespace": (("STATUS",), lambda r: ("Active",)),
     "Secret": (("TYPE", "DATA"), _secret),
     "NetworkPolicy": (("POD-SELECTOR",), _policy),
@@ -102,5 +108,6 @@ _COLUMNS: dict[str, tuple[Row, Callable[[Resource[Json]], Row]]] = {
 }
 _WIDE: dict[str, tuple[Row, Callable[[Resource[Json]], Row]]] = {
     "Pod": (("IP", "NODE"), lambda r: (r.spec.status.pod_ip if r.spec.status else NONE, (r.spec.spec and r.spec.spec.node_name) or NONE)),
+    "Node": (("INTERNAL-IP", "EXTERNAL-IP"), _addresses),
     "Service": (("SELECTOR",), lambda r: (_pairs(r.spec.selector),)),
 }

@@ -63,8 +63,8 @@ def services(virtual: Mapping[str, Iterable[str]], datagrams: Container[str] = (
 def walls(isolated: Walls) -> str:
     """The node's rules for isolated pods; empty without any."""
     chains, jumps = [], []
-    for direction, pods in (("egress", isolated.egress), ("ingress", isolated.ingress)):
-        own, other = ("saddr", "daddr") if direction == "egress" else ("daddr", "saddr")
+    for direction, pods in (("egress", isolated.egress), ("node", isolated.nodes), ("ingress", isolated.ingress)):
+        own, other = ("daddr", "saddr") if direction == "ingress" else ("saddr", "daddr")
         for number, (address, wall) in enumerate(pods.items()):
             rules = [f"{rule} return" for opening in wall.openings for rule in _admitted(opening, other)]
             chains.append(_body(f"{direction}{number}", [*rules, "drop"]))

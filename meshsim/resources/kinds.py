@@ -14,6 +14,7 @@ from meshsim.resources import (
     kubernetes,
     mesh_config,
     network_policy,
+    node,
     peer_authentication,
     proxy_config,
     request_authentication,
@@ -67,6 +68,7 @@ KINDS: dict[str, list[Kind]] = {
     "ExternalServer": [Kind("meshsim.dev", ("v1alpha1",), external_server.ExternalServerSpec)],
     "IssuedSecret": [Kind("meshsim.dev", ("v1alpha1",), issued_secret.IssuedSecretSpec)],
     "Namespace": [Kind("", ("v1",), kubernetes.NamespaceSpec, namespaced=False)],
+    "Node": [Kind("", ("v1",), node.Node, "", namespaced=False)],
     "ServiceAccount": [Kind("", ("v1",), kubernetes.ServiceAccount, "")],
     "Service": [Kind("", ("v1",), kubernetes.ServiceSpec)],
     "Pod": [Kind("", ("v1",), kubernetes.Pod, "")],
@@ -87,7 +89,7 @@ NOT_SIMULATED = frozenset((
 
 WITHOUT_EFFECT = frozenset((
     "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding", "HorizontalPodAutoscaler", "PodDisruptionBudget", "ResourceQuota",
-    "CustomResourceDefinition", "LimitRange", "PersistentVolumeClaim", "PersistentVolume", "StorageClass", "PriorityClass", "Node",
+    "CustomResourceDefinition", "LimitRange", "PersistentVolumeClaim", "PersistentVolume", "StorageClass", "PriorityClass",
     "Event", "ServiceMonitor", "PodMonitor", "PrometheusRule", "ValidatingWebhookConfiguration", "MutatingWebhookConfiguration",
     "Kustomization",
 ))

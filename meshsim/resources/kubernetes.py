@@ -77,6 +77,7 @@ class PodSpec(OpenMessage):
     volumes: list[Volume] = []
     service_account_name: str = ""
     node_name: str = ""
+    node_selector: dict[str, str] = {}
     hostname: str = ""
     subdomain: str = ""
 

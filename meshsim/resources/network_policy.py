@@ -103,17 +103,24 @@ class Wall(msgspec.Struct, frozen=True):
 
 
 class Walls(msgspec.Struct, frozen=True):
-    """Isolated pods by address. dns: the pods of the cluster's DNS."""
+    """Isolated pods by address. nodes: those whose node has no route out (resources/node.py). dns: the pods of the cluster's DNS."""
 
     egress: dict[str, Wall] = {}
     ingress: dict[str, Wall] = {}
+    nodes: dict[str, Wall] = {}
     dns: list[str] = []
+
+    @property
+    def any(self) -> bool:
+        """Whether anything at all can be dropped."""
+        return bool(self.egress or self.ingress or self.nodes)
 
     def blocking(self, source: str, destination: str, port: int, protocol: str = "TCP") -> Wall | None:
         """The wall that drops a connection between two addresses, or None where it passes. Within a pod everything passes."""
         if source == destination:
             return None
-        for wall, other in ((self.egress.get(source), destination), (self.ingress.get(destination), source)):
+        outward = ((side.get(source), destination) for side in (self.egress, self.nodes))
+        for wall, other in (*outward, (self.ingress.get(destination), source)):
             if wall is not None and not any(opening.admits(other, port, protocol) for opening in wall.openings):
                 return wall
         return None
@@ -156,7 +163,7 @@ def walls(resources: Iterable[Resource[Json]]) -> Walls:
             if INGRESS in types:
                 rules = [opening for rule in spec.ingress or () for opening in cluster.openings(rule.from_, rule.ports, pod)]
                 _isolate(ingress, pod.address, label, rules)
-    return Walls(egress, ingress, dns)
+    return Walls(egress, ingress, dns=dns)
 
 
 class _Cluster:

@@ -12,7 +12,7 @@ from meshsim.resources.reader import Path, Source
 __all__ = ["BARE", "ObjectMeta", "Path", "Resource", "Source"]
 
 Spec = TypeVar("Spec")
-BARE = frozenset({"ServiceAccount", "Pod", "Endpoints", "EndpointSlice", "Secret", "ConfigMap"})
+BARE = frozenset({"Node", "ServiceAccount", "Pod", "Endpoints", "EndpointSlice", "Secret", "ConfigMap"})
 """Kinds that have no `spec`, or (Pod) are read whole: their message is the document."""
 
 
