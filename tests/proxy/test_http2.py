@@ -15,7 +15,7 @@ import pytest
 from meshsim.proxy.http2 import frames
 from meshsim.proxy.http2.frames import Code
 from meshsim.proxy.http2.hpack import Encoder
-from meshsim.proxy.inspect import PREFACE
+from meshsim.routing.inspection import PREFACE
 from tests.proxy.support import CLIENT, PROXY, Bench, answering, cluster, http
 
 HEAD = [(":method", "GET"), (":scheme", "http"), (":authority", "h"), (":path", "/")]
