@@ -29,7 +29,7 @@ from meshsim.routing.message import Request
 from meshsim.routing.replies import BAD_REQUESTS, RESETS
 from meshsim.routing.retries import Reset
 from meshsim.routing.runtime import Chain, ListenerRules, Runtime
-from meshsim.simulate import contexts, conversation, describe
+from meshsim.simulate import contexts, conversation, describe, limits
 from meshsim.simulate.call import Call
 from meshsim.simulate.conversation import Conversation, Got, Http, Raw, Tls
 from meshsim.simulate.handshake import Handshake, shake
@@ -463,20 +463,21 @@ class Simulation:
 
     def _drive(self, node: _Node, this: Exchange, talk: Http, walk: _Walk, hop: Hop) -> Got:
         step = this.begin()
-        began: float | None = None
+        start, before = self.now, len(walk.deadlines)
+        began: float | None = None  # when the route's timeout began to count
         body, echo = b"", None
         while True:
             if began is None and this.timeout:
                 began = self.now
-                walk.deadlines.append(began + this.timeout)
+            own = limits.soonest(this, start, began)
+            walk.deadlines[before:] = [own.when] if own else []
             if isinstance(step, exchange.Wait):
                 until = self.now + step.seconds
                 if until > walk.deadline:
-                    own = began is not None and self._gave_up_first(walk, began + this.timeout)
+                    first = own is not None and own.when <= walk.deadline
                     self._pass_until(walk.deadline)
-                    if own:
-                        step = this.timed_out()
-                        began = None
+                    if own is not None and first:
+                        step = own.act()
                         continue
                     this.downstream_gone(reset=talk.http2 is True)
                     got = Got(error="gave up")
@@ -486,7 +487,7 @@ class Simulation:
             elif isinstance(step, exchange.Lookup):
                 step = this.looked_up(step.name, step.port, self._world.resolve(step.name) if not _is_address(step.name) else [step.name])
             elif isinstance(step, exchange.Attempt):
-                made, body, echo = self._attempt(node, this, step, talk, walk, hop, began)
+                made, body, echo = self._attempt(node, this, step, talk, walk, hop, own)
                 if isinstance(made, _GivenUp):
                     this.downstream_gone(reset=talk.http2 is True)
                     got = Got(error="gave up")
@@ -503,16 +504,11 @@ class Simulation:
             else:
                 got = Got(error="reset")
                 break
-        if this.timeout and len(walk.deadlines) > 1:
-            walk.deadlines.pop()
+        del walk.deadlines[before:]
         return got
 
-    def _gave_up_first(self, walk: _Walk, own: float) -> bool:
-        """Whether this exchange's own timeout is the one that ends the wait."""
-        return own <= walk.deadline
-
     def _attempt(
-        self, node: _Node, this: Exchange, step: exchange.Attempt, talk: Http, walk: _Walk, hop: Hop, began: float | None
+        self, node: _Node, this: Exchange, step: exchange.Attempt, talk: Http, walk: _Walk, hop: Hop, own: limits.Limit | None
     ) -> tuple[exchange.Step | _GivenUp, bytes, dict[str, Json] | None]:
         """One attempt upstream, and what it makes of the exchange."""
         self._mirror(node, this, walk)
@@ -555,8 +551,8 @@ class Simulation:
             self._pass_until(min(walk.deadline, try_ends) if limited else walk.deadline)
             if limited and try_ends <= walk.deadline:
                 return this.try_timed_out(), b"", None
-            if began is not None and self._gave_up_first(walk, began + this.timeout):
-                return this.timed_out(), b"", None
+            if own is not None and own.when <= walk.deadline:
+                return own.act(), b"", None
             return _GIVEN_UP, b"", None
         if got.error == "refused":
             return this.failed(Reset.CONNECT, "delayed connect error: Connection refused", sent=False), b"", None
