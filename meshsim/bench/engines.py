@@ -26,6 +26,7 @@ from meshsim.network import place
 from meshsim.network.place import Site
 from meshsim.network.secrets import Identity, SecretFiles
 from meshsim.processes import Process, python
+from meshsim.xds.tls import UpstreamTlsContext
 
 ASYNCIO, ENVOY, H11, PLAIN_LOOP = "asyncio", "envoy", "asyncio-h11", "asyncio-plainloop"
 MIXED = "+"  # between the kind of the sidecars and that of the gateways
@@ -68,6 +69,8 @@ class Proxies(Engine):
             site = self._site(pod)
             config: xds.ProxyConfig = place.place(self.stage.mesh.config(pod.proxy), site)  # type: ignore[arg-type]  # _pods has those with a proxy
             self.flat.rehouse(config)
+            if self.stage.leg.unresumed:
+                _forget_sessions(config)
             place.write(config, site)
             self._sites[pod.address] = site
 
@@ -106,6 +109,14 @@ class Proxies(Engine):
         identity = Identity(files.chain, files.key, files.root)
         secrets = SecretFiles(home / "secrets", pod.namespace, identity, lambda path: public if path == "system" else None, mesh.secrets)
         return Site(home, pod.address, secrets, is_gateway=pod.is_gateway)
+
+
+def _forget_sessions(config: xds.ProxyConfig) -> None:
+    """Have a proxy begin each connection with a full handshake, which no field of Istio's asks for."""
+    for cluster in config.clusters:
+        for socket in (cluster.transport_socket, *(match.transport_socket for match in cluster.transport_socket_matches)):
+            if socket is not None and isinstance(socket.typed_config, UpstreamTlsContext):
+                socket.typed_config.max_session_keys = 0
 
 
 def _asyncio(loop: str, codec: str, *, profile: bool = False) -> Kind:

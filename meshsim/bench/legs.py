@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from meshsim.bench.load import ENDLESS
+
 HOST = "edition.cnn.com"
 ADDRESS = "151.101.65.67"
 KIB = 1024
@@ -144,6 +146,7 @@ class Leg:
     mesh: its YAML, or `sources`, files and folders of it. caller: the pod that calls `host`, an external name. port: of the external
     host, where the pod's application connects. body: bytes of an answer. connections: of the client. fresh: a new one for each request.
     tls: the bytes are a TLS client's, which nobody terminates. bulk: throughput counts, not requests. only_direct: no proxy at all.
+    requests: measured until so many are answered, not for a time. unresumed: no proxy keeps TLS sessions.
     unlike: each request asks for a path of its own. anchored: one plain hop, for which other proxies can stand in (anchors.py).
     beside_direct: measured without proxies as well, for what they add.
     """
@@ -162,6 +165,8 @@ class Leg:
     caller: str = "sleep"
     host: str = HOST
     unlike: bool = False
+    requests: int = 0
+    unresumed: bool = False
     anchored: bool = False
     beside_direct: bool = False
 
@@ -196,6 +201,12 @@ LEGS = (
     Leg("mtls", "sidecar + gateway, mTLS, HTTP/1.1", _through(82, mtls=True)),
     Leg("origination", "the same, plus TLS origination", _through(82, mtls=True, originate=True)),
     Leg("mtls-reconnects", "mTLS, a connection for each request, sessions resumed", _through(82, mtls=True, once=True)),
+    Leg(
+        "mtls-handshakes",
+        "the same, a full handshake each time",
+        _through(82, mtls=True, once=True),
+        unresumed=True,
+    ),
     Leg("http2", "sidecar + gateway, plaintext HTTP/2 between", _through(81)),
     Leg("http2-mtls", "sidecar + gateway, mTLS, HTTP/2 between", _through(83, mtls=True)),
     Leg("bodies", "64 KiB bodies, two hops", _through(80), body=64 * KIB),
@@ -206,19 +217,21 @@ LEGS = (
         _passed_through(),
         port=443,
         tls=True,
-        body=BULK,
+        body=ENDLESS,
         connections=8,
         bulk=True,
     ),
     Leg(
         "passthrough-download",
-        "SNI passthrough, two hops, one endless download",
+        "SNI passthrough, two hops, one download of 512 MiB",
         _passed_through(),
         port=443,
         tls=True,
-        body=BULK,
+        body=512 * 1024 * KIB,
         connections=1,
+        fresh=True,
         bulk=True,
+        requests=1,
     ),
     Leg("mtls-bulk", "mTLS between, 8 streams", _through(82, mtls=True), body=BULK, connections=8, bulk=True),
     Leg("latency", "two hops, 1 connection", _through(80), connections=1, beside_direct=True),

@@ -31,6 +31,7 @@ NUMBER = b"{number}"
 _CHUNK = 256 * 1024
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"content-length: "
+_LARGE = 1 << 20  # bytes of an answer that nobody looks at
 _GIVE_UP = 10.0  # seconds an answer may take
 
 
@@ -40,7 +41,8 @@ class Load(msgspec.Struct, kw_only=True):
     path: the Unix socket to connect to, else `host` and `port`. opening: bytes that a connection begins with, such as a PROXY header.
     request: the bytes of a request; NUMBER in them is replaced by the request's own. answer: how many bytes an answer has, 0 for an
     HTTP/1.1 message with a content-length, ENDLESS. mode: `closed`, or `open` at `rate` requests a second. fresh: a new connection for
-    every request.
+    every request. requests: a closed load ends when so many are answered, however long that takes, without a
+    warm-up; 0: when its time is over.
     """
 
     path: str = ""
@@ -53,6 +55,7 @@ class Load(msgspec.Struct, kw_only=True):
     rate: float = 0.0
     connections: int = 1
     fresh: bool = False
+    requests: int = 0
     warmup: float = 0.5
     seconds: float = 2.0
 
@@ -109,9 +112,9 @@ class _Connection:
     def __init__(self, sock: socket.socket):
         self.sock, self.due, self.head, self.left = sock, 0, b"", -1
 
-    def take(self, buffer: memoryview, answer: int) -> int:
+    def take(self, buffer: memoryview, answer: int, away: _Away | None = None) -> int:
         """Read what there is of the answer, which is complete when nothing is `left`; how many bytes. Raises Refused."""
-        size = self.sock.recv_into(buffer)
+        size = away.take(self.sock) if away else self.sock.recv_into(buffer)
         if not size:
             raise Refused("the connection was closed")
         if self.left < 0:
@@ -149,7 +152,7 @@ class Client:
         self._connections: dict[int, _Connection] = {}
         self._free: deque[_Connection] = deque()
         self._buffer = memoryview(bytearray(_CHUNK))
-        self._away = _Away() if load.answer == ENDLESS else None
+        self._away = _Away() if load.answer >= _LARGE else None
         self._latencies: list[int] = []
         self._received = self._errors = 0
         self._alike, self._numbers = NUMBER not in load.request, itertools.count()
@@ -161,7 +164,8 @@ class Client:
         if not load.fresh:
             for _ in range(load.connections):
                 self._free.append(self._connect())
-        self._drive(load.warmup)
+        if not load.requests:
+            self._drive(load.warmup)
         self._latencies.clear()
         self._received = self._errors = 0
         self._first_error = ""
@@ -205,9 +209,11 @@ class Client:
         if self.load.fresh:
             while len(self._connections) < self.load.connections:
                 self._send_fresh(time.perf_counter_ns())
-        while (now := time.perf_counter_ns()) < end:
+        wanted = self.load.requests
+        while len(self._latencies) < wanted if wanted else time.perf_counter_ns() < end:
+            now = time.perf_counter_ns()
             for number, _ in self._epoll.poll(_GIVE_UP):
-                if self._answered(number):
+                if self._answered(number) and (not wanted or len(self._latencies) < wanted):
                     again = time.perf_counter_ns()
                     if self.load.fresh:
                         self._send_fresh(again)
@@ -259,10 +265,7 @@ class Client:
         """Take what a connection has to say; whether it may send again."""
         connection = self._connections[number]
         try:
-            if self._away:
-                self._received += self._away.take(connection.sock)
-                return False
-            self._received += connection.take(self._buffer, self.load.answer)
+            self._received += connection.take(self._buffer, self.load.answer, self._away)
             if connection.left:
                 return False
         except BlockingIOError:

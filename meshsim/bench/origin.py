@@ -1,7 +1,7 @@
 """The server behind the proxies, a process of its own that costs as little as it can: `python -m meshsim.bench.origin FOLDER`.
 
 `origin.json` there says where to listen and what to speak: `http` answers `GET /N` with N bytes, and any other path with 1 KiB; `https`
-the same over TLS; `bytes` answers the first bytes of each connection with 1 KiB, or without end where they ask for `bulk`, as a server
+the same over TLS; `bytes` answers the first bytes of each connection with 1 KiB, or with as many as they ask for by `bulk`, as a server
 behind TLS passthrough looks to a proxy.
 """
 
@@ -19,6 +19,7 @@ from meshsim.processes.child import Lifeline, run
 
 FILE = "origin.json"
 BULK = b"bulk"
+"""Before a number of bytes, 8 bytes long."""
 ANSWER = b"\x16\x03\x03" + b"." * 1021
 _PIECE = b"." * (256 * 1024)
 _END = b"\r\n\r\n"
@@ -98,8 +99,9 @@ class HttpServer(_Server):
 
 class BytesServer(_Server):
     def data_received(self, data: bytes) -> None:
-        if BULK in data:
-            self._left = sys.maxsize
+        _, asked, number = data.partition(BULK)
+        if asked:
+            self._left = int.from_bytes(number[:8], "big")
             self._pour()
         else:
             self._transport.write(ANSWER)

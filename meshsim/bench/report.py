@@ -61,7 +61,7 @@ class Report(msgspec.Struct, kw_only=True):
 
 
 _LEG_HEAD = ("leg", "engine", "work", "CPU", "p50 ms", "p90", "p99", "p99.9", "MiB", "proxies", "client")
-_PROCESS_HEAD = ("leg", "engine", "client", "origin", "hops", "unit of CPU")
+_PROCESS_HEAD = ("leg", "engine", "client", "origin", "hops", "unit of CPU", "peak MiB", "between hops")
 _SOAK_HEAD = ("leg", "engine", "stretch", "requests", "p50 ms", "p99", "MiB", "files", "late", "errors")
 _RATIO_HEAD = ("leg", "pair", "ratio", "smallest", "largest", "CPU ratio", "rounds")
 
@@ -78,13 +78,23 @@ def _per_work(measured: Measured, sample: Sample, seconds: float) -> float:
 
 
 def _by_process(measured: Measured) -> Iterator[tuple[str, ...]]:
-    """The CPU of each process: what the hops together cost is in the first table."""
+    """The CPU and the largest memory of each process: what the hops together cost is in the first table."""
     for engine in measured.engines:
         samples = measured.samples(engine)
         places = 2 if measured.bulk else 0
         medians = [statistics.median(_per_work(measured, s, s.cpu[who]) for s in samples) for who in samples[0].cpu]
         client, origin, *hops = [f"{value:.{places}f}" for value in medians]
-        yield measured.leg, engine, client, origin, " + ".join(hops) or "-", "s/GiB" if measured.bulk else "us/request"
+        peaks = [max(peak) / 2**20 for peak in zip(*(s.peaks for s in samples), strict=True)]
+        yield (
+            measured.leg,
+            engine,
+            client,
+            origin,
+            " + ".join(hops) or "-",
+            "s/GiB" if measured.bulk else "us/request",
+            " + ".join(f"{peak:.0f}" for peak in peaks) or "-",
+            measured.between if hops else "-",
+        )
 
 
 def _rows(measured: Measured) -> Iterator[tuple[str, ...]]:

@@ -16,7 +16,7 @@ from meshsim.bench import engines
 from meshsim.bench.histogram import Histogram
 from meshsim.bench.legs import Leg
 from meshsim.bench.load import STARTED, Load, Result
-from meshsim.bench.stage import Engine, Stage, cores, cpu_seconds, memory, pinned
+from meshsim.bench.stage import Engine, Stage, cores, cpu_seconds, forget_peak, memory, peak, pinned
 from meshsim.errors import MeshsimError
 from meshsim.processes import python
 
@@ -32,7 +32,8 @@ class LoadFailed(MeshsimError):
 
 
 class Sample(msgspec.Struct, kw_only=True):
-    """One engine in one round. cpu: seconds by process (`client`, `origin`, then each proxy). memory: bytes of each proxy."""
+    """One engine in one round. cpu: seconds by process (`client`, `origin`, then each proxy). memory, peaks: bytes of each proxy, after the
+    round and at most."""
 
     engine: str
     requests: int
@@ -41,6 +42,7 @@ class Sample(msgspec.Struct, kw_only=True):
     elapsed: float
     cpu: dict[str, float]
     memory: list[int] = []
+    peaks: list[int] = []
     latencies: dict[int, int] = {}
     first_error: str = ""
     late: int = 0
@@ -65,13 +67,15 @@ class Sample(msgspec.Struct, kw_only=True):
 
 
 class Measured(msgspec.Struct, kw_only=True):
-    """One leg on some engines. Each list of `rounds` holds a sample of every engine. rate: of an open load, else 0."""
+    """One leg on some engines. Each list of `rounds` holds a sample of every engine. rate: of an open load, else 0. between: what hops say
+    to each other."""
 
     leg: str
     title: str
     bulk: bool = False
     rate: float = 0.0
     connections: int = 0
+    between: str = ""
     rounds: list[list[Sample]] = []
 
     @property
@@ -118,6 +122,7 @@ async def measure(
     """Run a leg on each engine in turn, `rounds` times. rate: an open load of that many requests a second, else a closed one."""
     measured = Measured(leg=leg.name, title=leg.title, bulk=leg.bulk, rate=rate, connections=leg.connections)
     async with Stage(leg) as stage:
+        measured.between = stage.between()
         if leg.only_direct:
             for number in range(rounds):
                 progress(f"{leg.name}: round {number + 1} of {rounds}")
@@ -147,11 +152,14 @@ def _shaped(load: Load, seconds: float, rate: float) -> Load:
 
 
 async def _sample(name: str, stage: Stage, engine: Engine | None, load: Load) -> Sample:
+    proxies = engine.pids if engine else []
     watched = {"origin": stage.origin.pid}
-    watched |= {f"proxy {number}": pid for number, pid in enumerate(engine.pids if engine else ())}
+    watched |= {f"proxy {number}": pid for number, pid in enumerate(proxies)}
     before: dict[str, float] = {}
 
     def started() -> None:
+        for pid in proxies:
+            forget_peak(pid)
         before.update({who: cpu_seconds(pid) for who, pid in watched.items()})
 
     result = await run_load(load, started)
@@ -163,7 +171,8 @@ async def _sample(name: str, stage: Stage, engine: Engine | None, load: Load) ->
         received=result.received,
         elapsed=result.elapsed,
         cpu={"client": result.cpu, **cpu},
-        memory=[memory(pid) for pid in (engine.pids if engine else ())],
+        memory=[memory(pid) for pid in proxies],
+        peaks=[peak(pid) for pid in proxies],
         latencies=result.latencies,
         first_error=result.first_error,
         late=result.late,

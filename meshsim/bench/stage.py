@@ -6,6 +6,7 @@ side takes the other's time.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import ssl
 import sys
@@ -19,7 +20,7 @@ import msgspec
 from meshsim.bench import origin
 from meshsim.bench.flat import Flat, Unreachable
 from meshsim.bench.legs import Leg
-from meshsim.bench.load import ENDLESS, NUMBER, Load
+from meshsim.bench.load import NUMBER, Load
 from meshsim.errors import MeshsimError
 from meshsim.mesh import Mesh, load
 from meshsim.network import proxy_protocol
@@ -69,6 +70,21 @@ def memory(pid: int) -> int:
     except OSError:
         return 0
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+
+
+def peak(pid: int) -> int:
+    """Bytes of memory that a process had at most since `forget_peak`, pages shared with others among them; 0 where /proc is missing."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmHWM:"))
+
+
+def forget_peak(pid: int) -> None:
+    """Let the peak of a process' memory begin anew."""
+    with contextlib.suppress(OSError):
+        Path(f"/proc/{pid}/clear_refs").write_text("5")
 
 
 class Stage:
@@ -137,12 +153,20 @@ class Stage:
     def _load(self, **place: object) -> Load:
         leg, host = self.leg, self.leg.host
         if leg.tls:
-            request = client_hello(host, bulk=leg.bulk)
-            answer = ENDLESS if leg.bulk else len(origin.ANSWER)
+            request, answer = client_hello(host, leg.body if leg.bulk else 0), leg.body if leg.bulk else len(origin.ANSWER)
         else:
             query = f"?{NUMBER.decode()}" if leg.unlike else ""
             request, answer = f"GET /{leg.body}{query} HTTP/1.1\r\nhost: {host}\r\nuser-agent: bench\r\naccept: */*\r\n\r\n".encode(), 0
-        return msgspec.structs.replace(Load(request=request, answer=answer, connections=leg.connections, fresh=leg.fresh), **place)
+        load = Load(request=request, answer=answer, connections=leg.connections, fresh=leg.fresh, requests=leg.requests)
+        return msgspec.structs.replace(load, **place)
+
+    def between(self) -> str:
+        """What the hops of the call say to each other, by its trace: `HTTP/1.1 in TLSv1.3`. Empty where there is one hop."""
+        scheme, usual = ("https", 443) if self.leg.tls else ("http", 80)
+        port = "" if self.leg.port == usual else f":{self.leg.port}"
+        legs = [hop.leg for hop in self.mesh.simulate(self.leg.caller, f"{scheme}://{self.leg.host}{port}/").hops if hop.leg]
+        said = [f"{wire.protocol} in {wire.tls}" if wire.tls else wire.protocol for wire in legs[:-1]]
+        return ", ".join(said) + (" (the client's TLS inside)" if said and self.leg.tls else "")
 
 
 class Engine(ABC):
@@ -167,10 +191,10 @@ class Engine(ABC):
         """Its processes, the calling pod's sidecar first."""
 
 
-def client_hello(name: str, *, bulk: bool = False) -> bytes:
+def client_hello(name: str, bulk: int = 0) -> bytes:
     """The first bytes of a TLS client that asks for `name`. No handshake follows: what is passed through is not looked at.
 
-    bulk: the session id says so, for the origin to see.
+    bulk: bytes to be answered; the session id says so, for the origin to see.
     """
     outgoing = ssl.MemoryBIO()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
@@ -182,5 +206,6 @@ def client_hello(name: str, *, bulk: bool = False) -> bytes:
     hello = outgoing.read()
     if bulk:
         at = 5 + 4 + 2 + 32 + 1  # record header, handshake header, version, random, length of the session id
-        hello = hello[:at] + origin.BULK + hello[at + len(origin.BULK) :]
+        asked = origin.BULK + bulk.to_bytes(8, "big")
+        hello = hello[:at] + asked + hello[at + len(asked) :]
     return hello

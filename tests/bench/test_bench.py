@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import cProfile
+import dataclasses
 import socket
 import threading
 from collections.abc import Iterator
@@ -120,6 +121,18 @@ def test_closed_load(answerer: Answerer) -> None:
 def test_fresh_connections(answerer: Answerer) -> None:
     settings = Load(host="127.0.0.1", port=answerer.port, request=b"x", connections=2, fresh=True, warmup=0.0, seconds=0.1)
     assert run(settings).requests <= answerer.connections
+
+
+def test_so_many_requests_however_long_they_take() -> None:
+    server = Answerer(b"." * (1 << 21))
+    try:
+        settings = Load(
+            host="127.0.0.1", port=server.port, request=b"x", answer=1 << 21, fresh=True, requests=2, warmup=0.0, seconds=0.0
+        )
+        result = run(settings)
+    finally:
+        server.close()
+    assert (result.requests, result.received, server.connections) == (2, 2 << 21, 2)
 
 
 def test_open_load_sends_what_is_due() -> None:
@@ -241,6 +254,33 @@ def test_flat_addresses() -> None:
 
 def test_the_compile_curve_is_of_valid_resources() -> None:
     assert len(load_resources("-", stdin=resources(3)).require().resources) == 9
+
+
+BETWEEN = [
+    ("sidecar", ""),
+    ("gateway", "HTTP/1.1"),
+    ("origination", "HTTP/1.1 in TLSv1.3"),
+    ("http2-mtls", "HTTP/2 in TLSv1.3"),
+    ("passthrough", "TCP (the client's TLS inside)"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "said"), BETWEEN)
+async def test_what_hops_say_to_each_other(name: str, said: str) -> None:
+    async with engines.Stage(leg(name)) as stage:
+        assert stage.between() == said
+
+
+@pytest.mark.slow
+async def test_a_download_that_ends_and_its_peak() -> None:
+    size = 64 << 20
+    measured = await rounds.measure(
+        dataclasses.replace(leg("passthrough-download"), body=size), [engines.ASYNCIO], rounds=1, seconds=0.1
+    )
+    (made,) = measured.samples(engines.ASYNCIO)
+    assert (made.requests, made.received, made.errors) == (1, size, 0)
+    assert len(made.peaks) == 2 and all(made.memory[n] / 2 < made.peaks[n] < size for n in (0, 1))
 
 
 LIVE = [each.name for each in LEGS if not each.bulk and not each.only_direct]
