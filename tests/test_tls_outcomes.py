@@ -376,7 +376,7 @@ async def test_live_and_simulated_give_the_same(row: Row) -> None:
     headers = {"Host": row.host} if row.host else {}
     trace = mesh.simulate("sleep", row.url, headers=headers)
     async with mesh.run() as live:
-        client, body = await _tried(live.pod("sleep"), row.url, headers)
+        client, body = await tried(live.pod("sleep"), row.url, headers)
         log = live.proxy(row.at)
         async with asyncio.timeout(5):
             while not log.log():  # a relay logs when its connection ends
@@ -385,7 +385,7 @@ async def test_live_and_simulated_give_the_same(row: Row) -> None:
     fields = access_log.record(LOGGED)
     entry = next(hop.entry for hop in trace.hops if hop.proxy.partition(".")[0] == row.at)
     simulated = {name: fields(entry).get(name) or "-" for name in LOGGED}
-    assert (_client(trace), client) == (row.client, row.client), (line, simulated)
+    assert (ended(trace), client) == (row.client, row.client), (line, simulated)
     for found in (simulated, {name: line.get(name) or "-" for name in LOGGED}):
         failure = found["upstream"] if found["upstream"] != "-" else found["downstream"]
         assert row.says in failure
@@ -416,7 +416,7 @@ COUNTED: dict[str, dict[str, dict[str, int]]] = {  # row: what each proxy counts
 async def test_handshakes_are_counted_as_envoy_does(name: str) -> None:
     row = next(row for row in TABLE if row.name == name)
     async with mesh_of(row).run() as live:
-        await _tried(live.pod("sleep"), row.url, {})
+        await tried(live.pod("sleep"), row.url, {})
         found = {proxy: Counter[str]() for proxy in COUNTED[name]}
         for proxy, counts in found.items():
             for line in (await live.proxy(proxy).admin("/stats?filter=ssl")).splitlines():
@@ -425,7 +425,7 @@ async def test_handshakes_are_counted_as_envoy_does(name: str) -> None:
     assert {proxy: dict(+counts) for proxy, counts in found.items()} == COUNTED[name]
 
 
-async def _tried(pod: LivePod, url: str, headers: dict[str, str]) -> tuple[int | str, str]:
+async def tried(pod: LivePod, url: str, headers: dict[str, str]) -> tuple[int | str, str]:
     """A status, or how the client's TLS ended; and the body."""
     try:
         reply = await pod.get(url, headers)
@@ -438,6 +438,7 @@ async def _tried(pod: LivePod, url: str, headers: dict[str, str]) -> tuple[int |
     return reply.status, reply.text
 
 
-def _client(trace: Trace) -> int | str:
+def ended(trace: Trace) -> int | str:
+    """The same of a trace."""
     shown = trace.client.get("tls", {}).get("error", "")
     return trace.client["status"] if "status" in trace.client else shown.removeprefix("tls: ")

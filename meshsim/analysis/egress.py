@@ -9,7 +9,7 @@ responses, authorization) is no mistake.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any as Json
 
 from meshsim import hosts
@@ -26,7 +26,7 @@ from meshsim.simulate import Trace
 from meshsim.simulate.trace import Hop
 from meshsim.topology import Proxy
 
-VERIFY_FAILED, WRONG_VERSION = "CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER"
+VERIFY_FAILED, WRONG_VERSION, NO_CHAIN = "CERTIFICATE_VERIFY_FAILED", "WRONG_VERSION_NUMBER", "filter_chain_not_found"
 
 
 @dataclass(frozen=True)
@@ -202,8 +202,11 @@ def _at(names: list[str], service: VirtualService, gateway: str, view: View) -> 
 
 
 def _no_chain(failure: _Failure) -> Finding | None:
-    if "NR" not in failure.hop.entry.flags or not failure.at_gateway:
+    """A gateway that closes the connection; over mutual TLS it is the sidecar before it whose request fails."""
+    closing = next((h for h in failure.trace.hops if h.kind != "sidecar" and h.entry.details == NO_CHAIN), None)
+    if closing is None:
         return None
+    failure = replace(failure, hop=closing)
     downstream = failure.hop.entry.downstream
     config = failure.mesh.config(next(p for p in failure.mesh.proxies if _name(p) == failure.hop.proxy))
     port = downstream.destination.port
