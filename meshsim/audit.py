@@ -24,7 +24,7 @@ OPEN, GATEWAY, STOPPED = "bypass", "gateway", "stopped"
 
 @dataclass(frozen=True)
 class Way:
-    """A way out. call: what is tried, None for UDP, which is computed."""
+    """A way out. call: what is simulated, None for UDP."""
 
     name: str
     target: str
@@ -44,10 +44,13 @@ class Finding:
     trace: Trace | None = None
 
 
-def audit(mesh: Mesh, pod: str) -> list[Finding]:
-    """Every way out of a pod, named as for `Mesh.pod`. Raises UnknownPod."""
+def audit(mesh: Mesh, pod: str, *, arrived: bool | None = None) -> list[Finding]:
+    """Every way out of a pod, named as for `Mesh.pod`. Raises UnknownPod.
+
+    arrived: what became of a datagram that was sent from the pod to STRANGER_ADDRESS and UDP_PORT; None: that is computed.
+    """
     place = mesh.pod(pod)
-    return [_tried(mesh, place, way) for way in _ways(mesh, place)]
+    return [_simulated(mesh, place, way) if way.call else _datagram(mesh, place, way, arrived) for way in _ways(mesh, place)]
 
 
 def _ways(mesh: Mesh, pod: PodPlace) -> Iterator[Way]:
@@ -82,12 +85,17 @@ def _through_the_sidecar(servers: list[ExternalServerSpec], source: str) -> Iter
         yield Way("forged SNI", f"{STRANGER_ADDRESS}:443 as {allowed}", secure)
 
 
-def _tried(mesh: Mesh, pod: PodPlace, way: Way) -> Finding:
-    if way.call is None:
-        wall = mesh.walls.blocking(pod.address, STRANGER_ADDRESS, UDP_PORT, "UDP")
-        if wall:
-            return Finding(way, STOPPED, "network", ", ".join(wall.policies))
-        return Finding(way, OPEN, by="nothing stops it: no sidecar captures UDP")
+def _datagram(mesh: Mesh, pod: PodPlace, way: Way, arrived: bool | None) -> Finding:
+    wall = mesh.walls.blocking(pod.address, STRANGER_ADDRESS, UDP_PORT, "UDP")
+    if wall is None if arrived is None else arrived:
+        seen = "a datagram was sent, and arrived" if arrived else "nothing stops it"
+        return Finding(way, OPEN, by=f"{seen}: no sidecar captures UDP")
+    sent = "" if arrived is None else "a datagram was sent, and lost: "
+    return Finding(way, STOPPED, "network", sent + (", ".join(wall.policies) if wall else "nobody says why"))
+
+
+def _simulated(mesh: Mesh, pod: PodPlace, way: Way) -> Finding:
+    assert way.call is not None
     trace = mesh.simulation(beside=[_stranger()]).call(way.call, past_sidecar=way.past_sidecar)
     gateways = list(dict.fromkeys(h.proxy for h in trace.hops if h.kind == "router"))
     if trace.arrivals:

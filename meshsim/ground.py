@@ -23,7 +23,10 @@ from meshsim.network.socks import SocksServer
 from meshsim.pod import LivePod
 
 DNS_PORT = 53
+_DATAGRAM = b"meshsim"
 LOOKUP_PATIENCE = 10.0  # seconds until glibc's resolver gives a name up: two questions of five
+_NO_PACKETS = "a pod has no packets on the loopback network, where connections are Unix sockets; start the mesh with --network netns"
+DATAGRAM_PATIENCE = 0.5  # seconds for a datagram to cross this machine
 _OWN = ("resolv.conf", "hosts")
 _MS_BIND = namespaces.MS_BIND
 
@@ -73,6 +76,10 @@ class Ground(ABC):
     def tap(self, address: str) -> socket.socket:
         """A packet socket that hears everything in a pod. Raises MeshsimError where pods have no packets."""
 
+    @abstractmethod
+    async def arrives(self, pod: str, destination: Address) -> bool:
+        """Whether a datagram that a pod sends to an address of the world gets there. Raises MeshsimError where pods have no packets."""
+
     async def close(self) -> None:
         for address in list(self._dns):
             await self._end_dns(address)
@@ -114,9 +121,10 @@ class OnSockets(Ground):
         raise MeshsimError("on the loopback network no program can be in a pod; start the mesh with --network netns")
 
     def tap(self, address: str) -> socket.socket:
-        raise MeshsimError(
-            "a pod has no packets on the loopback network, where connections are Unix sockets; start the mesh with --network netns"
-        )
+        raise MeshsimError(_NO_PACKETS)
+
+    async def arrives(self, pod: str, destination: Address) -> bool:
+        raise MeshsimError(_NO_PACKETS)
 
     async def close(self) -> None:
         await super().close()
@@ -142,7 +150,7 @@ class InNamespaces(Ground):
         self._node.update(plan)
 
     def _datagrams(self, address: str) -> socket.socket:
-        return self._netns.datagrams(address, DNS_PORT)
+        return self._netns.datagrams(Address(address, DNS_PORT), pod=address)
 
     async def open_pod(self, pod: LivePod, files: Mapping[str, Path]) -> None:
         etc = self._folder / "etc" / pod.network.address
@@ -160,6 +168,15 @@ class InNamespaces(Ground):
 
     def tap(self, address: str) -> socket.socket:
         return self._netns.tap(address)
+
+    async def arrives(self, pod: str, destination: Address) -> bool:
+        with self._netns.datagrams(destination) as there, self._netns.datagrams(Address(pod, 0), pod=pod) as here:
+            here.sendto(_DATAGRAM, destination)
+            try:
+                received = await asyncio.wait_for(asyncio.get_running_loop().sock_recv(there, len(_DATAGRAM)), DATAGRAM_PATIENCE)
+            except TimeoutError:
+                return False
+        return received == _DATAGRAM
 
     async def close(self) -> None:
         await super().close()

@@ -29,6 +29,7 @@ from meshsim.members import APPLICATION_ADDRESS, Enveloped, InProcess, Member, S
 from meshsim.mesh import Mesh, PodPlace, UnknownPod
 from meshsim.network import directory
 from meshsim.network.admin_door import AdminDoor
+from meshsim.network.base import Address
 from meshsim.network.choice import LOOPBACK, NETNS
 from meshsim.pod import LivePod
 from meshsim.processes import Process, pilot_agent, python
@@ -118,6 +119,10 @@ class LiveMesh:
     def tap(self, name: str) -> socket.socket:
         """A packet socket in a pod, named as for `Mesh.pod` (network/packets.py). Raises UnknownPod, MeshsimError on loopback."""
         return self._ground.tap(self.mesh.pod(name).address)
+
+    async def arrives(self, name: str, address: str, port: int) -> bool:
+        """Whether a datagram from a pod gets to an address outside. Raises UnknownPod, MeshsimError on loopback."""
+        return await self._ground.arrives(self.mesh.pod(name).address, Address(address, port))
 
     def arrivals(self) -> list[dict[str, Json]]:
         """What external servers and applications received so far, oldest first."""

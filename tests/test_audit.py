@@ -9,8 +9,11 @@ import pytest
 
 import meshsim
 from meshsim import audit
+from meshsim.network import namespaces
 
 SCENARIO = "scenarios/network-policy"
+REASON = namespaces.unavailable()
+NETNS = [pytest.mark.netns, pytest.mark.skipif(bool(REASON), reason=REASON)]
 REGISTRY_ONLY = """
 apiVersion: meshsim.dev/v1alpha1
 kind: MeshConfig
@@ -60,9 +63,12 @@ def test_what_stops_a_way(by_way, configuration, way, target, outcome):
 @pytest.mark.parametrize(
     ("arguments", "status", "says"),
     [
-        (["--from", "sleep.default"], 1, "ways lead past the gateway"),
+        (["--from", "sleep.default", "--network", "loopback"], 1, "ways lead past the gateway"),
         (["--from", "sleep.test-egress", "-f", f"{SCENARIO}/steps/labels.yaml"], 0, "0 of 10 ways lead past the gateway"),
-        (["--from", "sleep.test-egress", "-o", "json"], 0, '"layer": "network"'),
+        (["--from", "sleep.test-egress", "-o", "json", "--network", "loopback"], 0, '"layer": "network"'),
+        (["--from", "sleep.default", "--network", "loopback"], 1, "nothing stops it: no sidecar captures UDP"),
+        pytest.param(["--from", "sleep.default", "--network", "netns"], 1, "a datagram was sent, and arrived", marks=NETNS),
+        pytest.param(["--from", "sleep.test-egress", "--network", "netns"], 0, "a datagram was sent, and lost: NetworkPolicy", marks=NETNS),
         (["--from", "nobody"], 2, "no pod 'nobody'"),
     ],
 )

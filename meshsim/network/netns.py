@@ -201,13 +201,15 @@ class NetnsNetwork:
         sock.setblocking(False)
         return sock
 
-    def datagrams(self, pod: str, port: int) -> socket.socket:
-        """A non-blocking UDP socket at a pod's address. Raises OSError for an address that is no pod's."""
+    def datagrams(self, address: Address, *, pod: str = "") -> socket.socket:
+        """A non-blocking UDP socket at an address of a pod, or of the world. Raises OSError for a pod that is not there."""
         with self._namespace(pod).inside(self._home):
             sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             sock.setblocking(False)
-            sock.bind((pod, port))
+            if not pod:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+            sock.bind(address)
         except BaseException:
             sock.close()
             raise
