@@ -8,6 +8,7 @@ namespace with the pod's own /etc/resolv.conf and /etc/hosts.
 from __future__ import annotations
 
 import asyncio
+import random
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
@@ -22,7 +23,6 @@ from meshsim.network.netns import NetnsNetwork, Node
 from meshsim.network.socks import SocksServer
 from meshsim.pod import LivePod
 
-DNS_PORT = 53
 _DATAGRAM = b"meshsim"
 LOOKUP_PATIENCE = 10.0  # seconds until glibc's resolver gives a name up: two questions of five
 _NO_PACKETS = "a pod has no packets on the loopback network, where connections are Unix sockets; start the mesh with --network netns"
@@ -38,21 +38,32 @@ class Ground(ABC):
     pipes: bool
     """Whether redirected connections arrive at pipes, with a PROXY header; else at ports, as the kernel redirects them."""
 
-    def __init__(self) -> None:
-        self._dns: dict[str, tuple[Listening, dns.Server]] = {}
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._dns: dict[tuple[str, Address], tuple[Listening, dns.Server]] = {}
 
     async def update(self, plan: directory.Directory) -> None:
-        """Make the network as the plan says, or change it to another plan. Names are looked up in its pods of the cluster's DNS."""
+        """Make the network as the plan says, or change it to another plan. Names are looked up in its pods of the cluster's DNS; pods whose
+        DNS is captured have an agent (network/dns.py), which is no part of the proxy, as Istio's is none of Envoy."""
         self._arrange(plan)
-        for address in self._dns.keys() - plan.dns:
-            await self._end_dns(address)
-        for address in plan.dns:
-            if address not in self._dns:
-                server = dns.Server(lambda name: self.network.directory.resolve(name), self._datagrams(address))
-                self._dns[address] = await self.network.listen(Address(address, DNS_PORT), server.accept, pod=address), server
+        wanted = {(pod, Address(pod, dns.DNS_PORT)): dns.authority(self._in_cluster) for pod in plan.dns}
+        wanted |= {(pod, dns.AGENT): self._agent(pod).reply for pod in plan.agents}
+        for place in self._dns.keys() - wanted.keys():
+            await self._end_dns(place)
+        for place in wanted.keys() - self._dns.keys():
+            pod, address = place
+            server = dns.Server(wanted[place], self._datagrams(pod, address))
+            self._dns[place] = await self.network.listen(address, server.accept, pod=pod), server
 
-    async def _end_dns(self, address: str) -> None:
-        listening, server = self._dns.pop(address)
+    def _in_cluster(self, name: str) -> list[str]:
+        return self.network.directory.resolve(name)
+
+    def _agent(self, pod: str) -> dns.Agent:
+        rng = random.Random(f"{self._seed} dns {pod}")
+        return dns.Agent(lambda: self.network.directory.agents.get(pod), lambda query: self._ask(pod, query), rng)
+
+    async def _end_dns(self, place: tuple[str, Address]) -> None:
+        listening, server = self._dns.pop(place)
         listening.close()
         await server.close()
 
@@ -61,8 +72,12 @@ class Ground(ABC):
         """Make the machine agree with the plan."""
 
     @abstractmethod
-    def _datagrams(self, address: str) -> socket.socket | None:
-        """Where a pod of the DNS takes datagrams, where pods have any."""
+    def _datagrams(self, pod: str, address: Address) -> socket.socket | None:
+        """Where a server in a pod takes datagrams, where pods have any."""
+
+    @abstractmethod
+    async def _ask(self, pod: str, query: bytes) -> bytes | None:
+        """The reply of the cluster's DNS to a query of a pod's agent; None where there is none in time."""
 
     @abstractmethod
     async def open_pod(self, pod: LivePod, files: Mapping[str, Path]) -> None:
@@ -81,13 +96,13 @@ class Ground(ABC):
         """Whether a datagram that a pod sends to an address of the world gets there. Raises MeshsimError where pods have no packets."""
 
     async def close(self) -> None:
-        for address in list(self._dns):
-            await self._end_dns(address)
+        for place in list(self._dns):
+            await self._end_dns(place)
 
 
 def ground(kind: str, folder: Path, seed: int) -> Ground:
     """The ground of that kind (network/choice.py) in a run folder."""
-    return InNamespaces(folder) if kind == NETNS else OnSockets(folder, seed)
+    return InNamespaces(folder, seed) if kind == NETNS else OnSockets(folder, seed)
 
 
 class OnSockets(Ground):
@@ -96,7 +111,7 @@ class OnSockets(Ground):
     pipes = True
 
     def __init__(self, folder: Path, seed: int):
-        super().__init__()
+        super().__init__(seed)
         self._folder = folder
         self.network = LoopbackNetwork(folder, seed=seed)
         self._doors: list[SocksServer] = []
@@ -104,14 +119,21 @@ class OnSockets(Ground):
     def _arrange(self, plan: directory.Directory) -> None:
         directory.write(self._folder, plan)
 
-    def _datagrams(self, address: str) -> None:
+    def _datagrams(self, pod: str, address: Address) -> None:
         return None
+
+    async def _ask(self, pod: str, query: bytes) -> bytes | None:
+        if self.network.directory.walls.blocking_dns(pod):
+            await asyncio.sleep(dns.PATIENCE)
+            return None
+        return dns.answer(query, self._in_cluster)
 
     async def open_pod(self, pod: LivePod, files: Mapping[str, Path]) -> None:
         async def look_up(host: str) -> list[str]:
-            if self.network.directory.walls.blocking_dns(pod.network.address):
+            found = await pod.resolve(host)
+            if not found and self.network.directory.walls.blocking_dns(pod.network.address):
                 await asyncio.sleep(LOOKUP_PATIENCE)  # what is dropped is never answered
-            return await pod.resolve(host)
+            return found
 
         door = SocksServer(pod.network.capture, look_up)
         self._doors.append(door)
@@ -138,8 +160,8 @@ class InNamespaces(Ground):
 
     pipes = False
 
-    def __init__(self, folder: Path):
-        super().__init__()
+    def __init__(self, folder: Path, seed: int):
+        super().__init__(seed)
         self._folder = folder
         self._node = Node(folder)
         self._entrances: dict[str, Callable[[], None]] = {}
@@ -149,8 +171,18 @@ class InNamespaces(Ground):
         directory.write(self._folder, plan)
         self._node.update(plan)
 
-    def _datagrams(self, address: str) -> socket.socket:
-        return self._netns.datagrams(Address(address, DNS_PORT), pod=address)
+    def _datagrams(self, pod: str, address: Address) -> socket.socket:
+        return self._netns.datagrams(address, pod=pod)
+
+    async def _ask(self, pod: str, query: bytes) -> bytes | None:
+        loop = asyncio.get_running_loop()
+        try:
+            with self._netns.datagrams(Address(pod), pod=pod, mark=True) as sock:
+                sock.connect((self._netns.directory.nameserver, dns.DNS_PORT))
+                await loop.sock_sendall(sock, query)
+                return await asyncio.wait_for(loop.sock_recv(sock, dns.MAX_QUERY), dns.PATIENCE)
+        except OSError:  # no answer in time, or nobody there
+            return None
 
     async def open_pod(self, pod: LivePod, files: Mapping[str, Path]) -> None:
         etc = self._folder / "etc" / pod.network.address

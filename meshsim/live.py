@@ -42,6 +42,7 @@ from meshsim.rollout import in_order
 from meshsim.run_folder import RunFolder
 from meshsim.world import World
 from meshsim.world.certificates import Authorities
+from meshsim.xds.name_table import NameTable, name_table
 
 ASYNCIO, ENVOY = "asyncio", "envoy"
 ENGINES = (ASYNCIO, ENVOY)
@@ -198,6 +199,11 @@ class LiveMesh:
             raise MeshsimError(f"there is no engine {self._engine!r}; there are {' and '.join(ENGINES)}")
         if self._engine == ENVOY and self._network_kind != NETNS:
             raise MeshsimError("the engine envoy needs pods with addresses of their own: --network netns (docs/pods.md)")
+        if self._engine == ENVOY and self._agents():
+            raise MeshsimError(
+                "the engine envoy with DNS capture: an Envoy looks names up where its pod does, and would get the addresses that the"
+                " pod's DNS agent made up; run it without ISTIO_META_DNS_CAPTURE, or with the engine asyncio"
+            )
 
     def _add_member(self, pod: PodPlace) -> None:
         assert pod.proxy is not None
@@ -212,11 +218,14 @@ class LiveMesh:
 
     def _plan(self) -> directory.Directory:
         mesh = self.mesh
+        nameserver = next(iter(mesh.names.get(kube_system.NAME, ())), "")
+        agents = self._agents()
         pods = {p.address: directory.Capture() for p in mesh.pods}
         for address, member in self._members.items():
             if member.proxy.is_sidecar:
                 taken = mesh.interceptions.get(address, Interception())
-                pods[address] = directory.Capture(member.site.outbound, member.site.inbound, taken)
+                captured = nameserver if address in agents else ""
+                pods[address] = directory.Capture(member.site.outbound, member.site.inbound, taken, captured)
         return directory.Directory(
             names=mesh.names,
             services=mesh.services,
@@ -224,8 +233,14 @@ class LiveMesh:
             walls=mesh.walls,
             datagrams=mesh.datagrams,
             dns=mesh.dns,
-            nameserver=next(iter(mesh.names.get(kube_system.NAME, ())), ""),
+            nameserver=nameserver,
+            agents=agents,
         )
+
+    def _agents(self) -> dict[str, NameTable]:
+        """By address, what the DNS agents of pods answer themselves, where their sidecars ask for one."""
+        taking = [p.proxy for p in self.mesh.pods if p.proxy and p.proxy.is_sidecar and p.proxy.dns_capture]
+        return {p.ip: name_table(self.mesh.config(p).name_table, p.namespace, cluster.search_order(p.namespace)[0]) for p in taking}
 
     async def _start_world(self) -> None:
         outside = self._outside()

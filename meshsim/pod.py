@@ -88,7 +88,7 @@ class LivePod:
     async def resolve(self, host: str) -> list[str]:
         """The addresses of a name, as an application in this pod finds them."""
         for suffix in ["", *self.search] if not host.endswith(".") else [""]:
-            addresses = await self.network.resolve(host.rstrip(".") + suffix)
+            addresses = await self.network.look_up(host.rstrip(".") + suffix)
             if addresses:
                 return addresses
         return []

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any as Json
 
+from meshsim.resources.proxy_metadata import ProxyMetadata
 from meshsim.resources.resource import Resource
 
 SIDECAR, ROUTER = "sidecar", "router"
@@ -49,6 +50,8 @@ def proxies(resources: Iterable[Resource[Json]]) -> list[Proxy]:
 
     A pod whose only container is the proxy is a gateway. The proxy is named by the pod's `app` label, else by the pod.
     """
+    resources = list(resources)
+    said = ProxyMetadata(resources)
     out: list[Proxy] = []
     for pod in resources:
         if pod.kind != "Pod" or pod.spec.spec is None or pod.spec.status is None:
@@ -65,6 +68,7 @@ def proxies(resources: Iterable[Resource[Json]]) -> list[Proxy]:
                 ip=pod.spec.status.pod_ip,
                 labels=pod.metadata.labels,
                 service_account=pod.spec.spec.service_account_name or "default",
+                metadata=said.of(pod),
                 pod=pod.name,
             )
         )

@@ -137,6 +137,9 @@ class FlatNetwork:
     async def resolve(self, name: str, *, source: str = "") -> list[str]:
         return []
 
+    async def look_up(self, name: str, *, source: str) -> list[str]:
+        return []
+
     def pod(self, address: str) -> Pod:
         return Pod(self, address)
 

@@ -108,9 +108,12 @@ class Network(Protocol):
     async def resolve(self, name: str, *, source: str = "") -> list[str]:
         """The addresses of an absolute name, in the order configured; empty when there is no such name.
 
-        `source` is the pod that asks. Where NetworkPolicies keep it from the cluster's DNS the answer is empty, at once: nobody needs
-        to wait for a resolver's patience to end.
+        `source` is the pod that asks, past its DNS agent (as its proxy does). Where NetworkPolicies keep it from the cluster's DNS the
+        answer is empty, at once: nobody needs to wait for a resolver's patience to end.
         """
+
+    async def look_up(self, name: str, *, source: str) -> list[str]:
+        """The same for an application in the pod: what the pod's DNS agent answers itself, where it has one, else `resolve`."""
 
     def pod(self, address: str) -> Pod:
         """The network as that pod sees it."""
@@ -136,3 +139,6 @@ class Pod(NamedTuple):
 
     async def resolve(self, name: str) -> list[str]:
         return await self.network.resolve(name, source=self.address)
+
+    async def look_up(self, name: str) -> list[str]:
+        return await self.network.look_up(name, source=self.address)

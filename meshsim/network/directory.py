@@ -14,6 +14,7 @@ import msgspec
 
 from meshsim.resources.interception import Interception
 from meshsim.resources.network_policy import Walls
+from meshsim.xds.name_table import NameTable
 
 FILE = "directory.json"
 
@@ -24,17 +25,19 @@ class Capture(msgspec.Struct, omit_defaults=True):
     outbound: the pipe that takes what the pod's applications open; empty for a pod without a sidecar.
     inbound: the pipe that takes what others open to the pod.
     interception: what of both goes there after all, by the pod's annotations.
+    nameserver: the address whose port 53 is redirected to the pod's DNS agent; empty for a pod without one.
     """
 
     outbound: str = ""
     inbound: str = ""
     interception: Interception = Interception()
+    nameserver: str = ""
 
 
 class Directory(msgspec.Struct, omit_defaults=True):
     """Names (absolute, lower case, no final dot) to addresses; virtual `ip:port` to the places behind it; pods by address; the
     walls that NetworkPolicies put around pods. datagrams: those of `services` that are for UDP. dns: the pods that answer as the cluster's
-    DNS, and nameserver: the address where they are asked."""
+    DNS, and nameserver: the address where they are asked. agents: what the DNS agents of pods answer themselves, by the pod's address."""
 
     names: dict[str, list[str]] = {}
     services: dict[str, list[str]] = {}
@@ -43,6 +46,12 @@ class Directory(msgspec.Struct, omit_defaults=True):
     datagrams: list[str] = []
     dns: list[str] = []
     nameserver: str = ""
+    agents: dict[str, NameTable] = {}
+
+    def known(self, name: str, pod: str) -> list[str] | None:
+        """The addresses that the pod's DNS agent answers an absolute name with; None where it asks further, or there is no agent."""
+        found = self.agents[pod].find(name) if pod in self.agents else None
+        return found.addresses if found is not None else None
 
     def resolve(self, name: str) -> list[str]:
         """The addresses of an absolute name, or of the closest `*.` wildcard above it; empty for an unknown one (NXDOMAIN)."""

@@ -20,7 +20,7 @@ import socket
 import stat
 from pathlib import Path
 
-from meshsim.network import proxy_protocol
+from meshsim.network import dns, proxy_protocol
 from meshsim.network.accepting import Acceptor
 from meshsim.network.base import Accept, Address, Connection, Pod
 from meshsim.network.directory import Directory, Reader
@@ -80,6 +80,8 @@ class LoopbackNetwork:
 
     async def capture(self, source: str, destination: Address) -> Connection:
         capture = self.directory.pods.get(source)
+        if capture and capture.nameserver and destination == Address(capture.nameserver, dns.DNS_PORT):
+            return await self._inside(source, dns.AGENT)
         if destination.is_loopback or not capture or not capture.outbound:
             return await self.connect(source, destination)
         if destination.host == source:
@@ -117,6 +119,10 @@ class LoopbackNetwork:
     async def resolve(self, name: str, *, source: str = "") -> list[str]:
         directory = self.directory
         return [] if directory.walls.blocking_dns(source) else directory.resolve(name)
+
+    async def look_up(self, name: str, *, source: str) -> list[str]:
+        known = self.directory.known(name, source)
+        return known if known is not None else await self.resolve(name, source=source)
 
     def pod(self, address: str) -> Pod:
         return Pod(self, address)

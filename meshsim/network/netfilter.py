@@ -1,9 +1,10 @@
 """What the kernel redirects and drops, as nftables text: a sidecar's capture, the virtual addresses of Services, NetworkPolicies.
 
-The capture rules are those that `istio-iptables` writes for a pod, in its order: outbound TCP to 15001 except the proxy's own,
-inbound to 15006, with what the pod's annotations say (resources/interception.py). The proxy's own connections carry a mark instead of
-Istio's uid 1337, so that a mesh needs no second user. kube-proxy's part (Service address to a pod) happens on the node, after the
-sidecar, and the network plug-in's part (dropping what a NetworkPolicy does not allow) after that, on the pods' own addresses.
+The capture rules are those that `istio-iptables` writes for a pod, in its order: outbound TCP to 15001 except the proxy's own, questions
+to the pod's nameserver to 15053 where there is an agent that answers them, inbound to 15006, with what the pod's annotations say
+(resources/interception.py). The proxy's own connections and questions carry a mark instead of Istio's uid 1337, so that a mesh needs no
+second user. kube-proxy's part (Service address to a pod) happens on the node, after the sidecar, and the network plug-in's part (dropping
+what a NetworkPolicy does not allow) after that, on the pods' own addresses.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from meshsim.network.directory import Capture
 from meshsim.resources.network_policy import Opening, Walls
 
 MARK = 1337
-OUTBOUND_PORT, INBOUND_PORT = 15001, 15006
+OUTBOUND_PORT, INBOUND_PORT, DNS_AGENT_PORT = 15001, 15006, 15053
 NO_WALLS = "table ip walls {}\ndelete table ip walls\n"
 UNCAPTURED_INBOUND = (15008, 15020, 15021, 15090)  # the agent's and Envoy's own ports, which istio-iptables leaves alone
 
@@ -24,13 +25,17 @@ def capture(pod: Capture) -> str:
     if not pod.outbound:
         return ""
     taken = pod.interception
+    to_agent = f"dport 53 redirect to :{DNS_AGENT_PORT}"
+    questions = [f"ip daddr {pod.nameserver} {protocol} {to_agent}" for protocol in ("udp", "tcp") if pod.nameserver]
     output = [
+        *(f"meta mark != {MARK} {rule}" for rule in questions[:1]),
         "meta l4proto != tcp return",
         *_unless("oifname", (f'"{name}"' for name in taken.exclude_interfaces)),
         *_unless("tcp dport", taken.exclude_outbound_ports),
         f'oifname "lo" ip daddr != 127.0.0.0/8 meta mark {MARK} goto inbound',  # the proxy, to its own pod: in by the front door
         f"meta mark {MARK} return",
         'oifname "lo" return',
+        *questions[1:],
         "ip daddr 127.0.0.0/8 return",
         *_unless("ip daddr", _ipv4(taken.exclude_outbound_ranges)),
         *_to(OUTBOUND_PORT, "tcp dport", taken.include_outbound_ports),

@@ -191,6 +191,10 @@ class NetnsNetwork:
     async def resolve(self, name: str, *, source: str = "") -> list[str]:
         return [] if self.directory.walls.blocking_dns(source) else self.directory.resolve(name)
 
+    async def look_up(self, name: str, *, source: str) -> list[str]:
+        known = self.directory.known(name, source)
+        return known if known is not None else await self.resolve(name, source=source)
+
     def pod(self, address: str) -> Pod:
         return Pod(self, address)
 
@@ -201,14 +205,19 @@ class NetnsNetwork:
         sock.setblocking(False)
         return sock
 
-    def datagrams(self, address: Address, *, pod: str = "") -> socket.socket:
-        """A non-blocking UDP socket at an address of a pod, or of the world. Raises OSError for a pod that is not there."""
+    def datagrams(self, address: Address, *, pod: str = "", mark: bool = False) -> socket.socket:
+        """A non-blocking UDP socket at an address of a pod, or of the world. mark: it is the pod's sidecar's own, past capture.
+
+        Raises OSError for a pod that is not there.
+        """
         with self._namespace(pod).inside(self._home):
             sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         try:
             sock.setblocking(False)
             if not pod:
                 sock.setsockopt(socket.IPPROTO_IP, _IP_FREEBIND, 1)
+            if mark:
+                sock.setsockopt(socket.SOL_SOCKET, _SO_MARK, netfilter.MARK)
             sock.bind(address)
         except BaseException:
             sock.close()

@@ -16,7 +16,7 @@ from typing import Any as Json
 import yaml
 
 from meshsim.errors import ConfigError, Location, Problem
-from meshsim.resources import decode, interception, kinds, recipes
+from meshsim.resources import decode, interception, kinds, proxy_metadata, recipes
 from meshsim.resources.reader import MAX_BYTES, UNREADABLE, Absurd, Reader, Source, compose, unreadable
 from meshsim.resources.resource import ObjectMeta, Resource
 from meshsim.texts import texts
@@ -178,7 +178,7 @@ def _resource(raw: dict[str, Json], source: Source, out: Documents) -> None:
             return
     resource = Resource(api_version, kind_name, metadata, spec, source, _created(metadata, len(out.resources)), raw)
     resource.is_plain = is_plain
-    document.problems += (*interception.problems(resource), *recipes.problems(resource))
+    document.problems += (*interception.problems(resource), *proxy_metadata.problems(resource), *recipes.problems(resource))
     out.problems += document.problems[len(problems) :]
     if any(p.severity == "error" for p in document.problems):
         return

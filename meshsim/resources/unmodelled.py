@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterable, Iterator
 from typing import Any as Json
 
+from meshsim.resources.proxy_metadata import HEEDED
 from meshsim.resources.resource import Resource
 
 Path = tuple[str | int, ...]
@@ -36,7 +37,7 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     ),
     "Gateway": ("servers[].tls.ecdhCurves",),
     "MeshConfig": (
-        "defaultConfig.proxyMetadata",
+        "defaultConfig.proxyMetadata{}",
         "discoverySelectors",
         "enableEnvoyAccessLogService",
         "inboundClusterStatName",
@@ -47,11 +48,11 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
         "tlsDefaults.ecdhCurves",
         "verifyCertificateAtClient",
     ),
-    "ProxyConfig": ("environmentVariables",),
+    "ProxyConfig": ("environmentVariables{}",),
     "Service": ("internalTrafficPolicy", "sessionAffinity"),
     "Sidecar": ("ingress[].tls",),
 }
-"""Kind -> paths in its spec; `[]` is every item of a list."""
+"""Kind -> paths in its spec; `[]` is every item of a list, `{}` every key of a map that is not heeded (resources/proxy_metadata.py)."""
 _SAYS_NOTHING = {"internalTrafficPolicy": "Cluster", "sessionAffinity": "None"}
 """Defaults that people write out."""
 _CAPITAL = re.compile("[A-Z]")
@@ -72,13 +73,16 @@ def _places(value: Json, steps: list[str]) -> Iterator[Path]:
     if not steps:
         yield ()
         return
-    name = steps[0].removesuffix("[]")
+    name = steps[0].removesuffix("[]").removesuffix("{}")
     inner = getattr(value, _CAPITAL.sub(lambda found: "_" + found[0].lower(), name), None)
     if inner in (None, False, "", [], {}, _SAYS_NOTHING.get(name)):
         return
     if steps[0] == name:
         for rest in _places(inner, steps[1:]):
             yield (name, *rest)
+        return
+    if isinstance(inner, dict):
+        yield from ((name, key) for key in inner if key not in HEEDED)
         return
     for number, item in enumerate(inner):
         for rest in _places(item, steps[1:]):

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any as Json
 
 from meshsim import xds
+from meshsim.cluster import search_order
 from meshsim.resources.interception import Interception
 from meshsim.resources.network_policy import Wall
 from meshsim.routing import exchange, http1, http2_fields, inspection, tcp, tls_words
@@ -37,6 +38,7 @@ from meshsim.simulate.servers import Server, Servers, Visit, not_tls
 from meshsim.simulate.trace import Hop, Leg, Trace
 from meshsim.simulate.world import Secrets, World
 from meshsim.topology import Proxy
+from meshsim.xds.name_table import NameTable, name_table
 from meshsim.xds.tls import DownstreamTlsContext
 
 CLIENT_PATIENCE = 15.0  # seconds a client waits for an answer
@@ -45,7 +47,7 @@ VIRTUAL_OUTBOUND, VIRTUAL_INBOUND = "virtualOutbound", "virtualInbound"
 _DEEP = 200_000  # Python frames: a loop between two proxies ends only when its headers grow too large
 _RELAYS = 500  # relays inside one another: bytes that loop end only when a process runs out of its 1024 descriptors, two for each
 _EPHEMERAL = 40000
-_TAKES_ALL = Interception()
+_TAKES_ALL, _NO_TABLE = Interception(), NameTable()
 _AROUND = 4  # bytes of a header line beside its name and value
 
 
@@ -96,7 +98,7 @@ class Simulation:
         self._servers = Servers(world, self)
         self._nodes: dict[str, _Node] = {}
         self._by_address: dict[str, _Node] = {}
-        self._tables: dict[str, dict[str, list[str]]] = {}
+        self._tables: dict[str, NameTable] = {}
         self._port = _EPHEMERAL
         for number, proxy in enumerate(proxies):
             runtime = Runtime(random.Random(seed * 1009 + number), clock=lambda: self.now, local_address="127.0.0.1")
@@ -108,9 +110,7 @@ class Simulation:
                     cluster.resolved(name, found)
             node = _Node(proxy, runtime, secrets[proxy.name])
             self._nodes[proxy.name] = self._by_address[proxy.ip] = node
-            self._tables[proxy.name] = {
-                host: list(info.get("ips", ())) for table in configs[proxy.name].name_table for host, info in table.get("table", {}).items()
-            }
+            self._tables[proxy.name] = name_table(configs[proxy.name].name_table, proxy.namespace, search_order(proxy.namespace)[0])
 
     # The call
 
@@ -124,9 +124,11 @@ class Simulation:
         if past_sidecar:
             node = None
         trace = Trace(call)
-        if not _is_address(call.host) and (wall := self._world.walls.blocking_dns(own)):
+        table = self._tables.get(call.source, _NO_TABLE)
+        wall = None if _is_address(call.host) else self._world.walls.blocking_dns(own)
+        found = self._world.look_up(call.host, namespace, table, asks=wall is None)
+        if wall is not None and not found:
             trace.dropped.append(_drop(own, "the cluster's DNS", wall))
-        found = self._world.look_up(call.host, namespace, self._tables.get(call.source, {}), asks=not trace.dropped)
         if not found:
             trace.client = {"error": "name does not resolve"}
             return trace

@@ -11,11 +11,13 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from meshsim.cluster import search_order
 from meshsim.resources.external_server import CertificateRecipe, ExternalServerSpec, Place, places
 from meshsim.resources.interception import Interception
 from meshsim.resources.network_policy import Walls
 from meshsim.routing import certificates
 from meshsim.simulate.handshake import Certificate
+from meshsim.xds.name_table import NameTable
 
 MESH, PUBLIC = "mesh", "public"
 KubernetesSecrets = Mapping[tuple[str, str], Mapping[str, bytes]]
@@ -53,14 +55,15 @@ class World:
             found = self.names.get(f"*.{name}")
         return [a for a in found or () if ":" not in a]
 
-    def look_up(self, name: str, namespace: str, captured: Mapping[str, list[str]], *, asks: bool = True) -> list[str]:
-        """What an application in a pod gets: its search order, a DNS proxy's own table (`captured`) first. `asks`: whether its questions
-        reach the cluster's DNS."""
+    def look_up(self, name: str, namespace: str, agent: NameTable, *, asks: bool = True) -> list[str]:
+        """What an application in a pod gets: its search order, what its DNS `agent` answers itself first. `asks`: whether other
+        questions reach the cluster's DNS."""
         if name.replace(".", "").isdigit():
             return [name]
-        for suffix in ("", f".{namespace}.svc.cluster.local", ".svc.cluster.local", ".cluster.local"):
+        for suffix in ("", *search_order(namespace)):
             absolute = name.rstrip(".").lower() + suffix
-            found = captured.get(absolute) or (self.resolve(absolute) if asks else [])
+            known = agent.find(absolute)
+            found = known.addresses if known is not None else self.resolve(absolute) if asks else []
             if found:
                 return list(found)
         return []

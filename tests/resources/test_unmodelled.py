@@ -31,13 +31,13 @@ LB = "{loadBalancer: {backendUtilization: {}}}"
         ),
         (SERVICE.format("sessionAffinity: None, internalTrafficPolicy: Cluster"), []),
         (
-            MESH.format('{defaultConfig: {proxyMetadata: {ISTIO_META_DNS_CAPTURE: "true"}, concurrency: 2}}'),
-            ["MeshConfig/default/istio defaultConfig.proxyMetadata (x.yaml:4)"],
+            MESH.format('{defaultConfig: {proxyMetadata: {ISTIO_META_DNS_CAPTURE: "true", EXIT_ON_ZERO_ACTIVE_CONNECTIONS: "true"}}}'),
+            ["MeshConfig/default/istio defaultConfig.proxyMetadata.EXIT_ON_ZERO_ACTIVE_CONNECTIONS (x.yaml:4)"],
         ),
         (MESH.format("{defaultConfig: {concurrency: 2}}"), []),
         (
-            ISTIO.format("ProxyConfig", '{environmentVariables: {ISTIO_META_DNS_CAPTURE: "true"}}').replace("/v1\n", "/v1beta1\n"),
-            ["ProxyConfig/default/x environmentVariables (x.yaml:4)"],
+            ISTIO.format("ProxyConfig", '{environmentVariables: {ISTIO_META_DNS_CAPTURE: "true", A: b}}').replace("/v1\n", "/v1beta1\n"),
+            ["ProxyConfig/default/x environmentVariables.A (x.yaml:4)"],
         ),
         (SERVICE.format("sessionAffinity: ClientIP"), ["Service/default/x sessionAffinity (x.yaml:4)"]),
     ],
