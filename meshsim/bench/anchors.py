@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from meshsim.bench.load import Load
 from meshsim.bench.stage import Engine, Stage, cores, pinned
 from meshsim.errors import MeshsimError
 
@@ -89,8 +90,11 @@ class Anchor(Engine):
         self._folder = stage.folder / name
         self._process: asyncio.subprocess.Process | None = None
 
+    def load(self) -> Load:
+        return self._stage.captured(self._pipe)
+
     @property
-    def pipe(self) -> str:
+    def _pipe(self) -> str:
         return str(self._folder / "in.sock")
 
     @property
@@ -103,7 +107,7 @@ class Anchor(Engine):
             raise MeshsimError(f"{self.name} is not installed")
         self._folder.mkdir(mode=0o700)
         origin, file = self._stage.direct(), self._folder / "config"
-        file.write_text(self._program.config.format(folder=self._folder, pipe=self.pipe, host=origin.host, port=origin.port))
+        file.write_text(self._program.config.format(folder=self._folder, pipe=self._pipe, host=origin.host, port=origin.port))
         command = [word.format(folder=self._folder, file=file) for word in self._program.command]
         with open(self._folder / "stdout", "wb") as out, open(self._folder / "stderr", "wb") as errors:
             self._process = await asyncio.create_subprocess_exec(
@@ -111,7 +115,7 @@ class Anchor(Engine):
             )
         try:
             async with asyncio.timeout(_PATIENCE):
-                while not Path(self.pipe).exists():
+                while not Path(self._pipe).exists():
                     if self._process.returncode is not None:
                         raise MeshsimError(f"{self.name} did not start: {(self._folder / 'stderr').read_text(errors='replace').strip()}")
                     await asyncio.sleep(_POLL)

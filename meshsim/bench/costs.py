@@ -54,7 +54,7 @@ async def costs(leg: Leg, seconds: float) -> Profile:
         assert isinstance(engine, Proxies)
         await engine.start()
         try:
-            load = stage.captured(engine.pipe)
+            load = engine.load()
             load.seconds = seconds
             await rounds.run_load(load)
         finally:

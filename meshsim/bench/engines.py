@@ -17,6 +17,7 @@ from meshsim import envoy, xds
 from meshsim.bench import member
 from meshsim.bench.anchors import ANCHORS, Anchor
 from meshsim.bench.legs import Leg
+from meshsim.bench.load import Load
 from meshsim.bench.stage import Engine, Stage, cores, pinned
 from meshsim.envoy import EnvoyProcess
 from meshsim.errors import MeshsimError
@@ -74,9 +75,11 @@ class Proxies(Engine):
             place.write(config, site)
             self._sites[pod.address] = site
 
-    @property
-    def pipe(self) -> str:
-        return self._sites[self.stage.mesh.pod(self.stage.leg.caller).address].outbound
+    def load(self) -> Load:
+        if self.stage.leg.entry:
+            gateway = next(address for address, site in self._sites.items() if site.is_gateway)
+            return self.stage.entered(*self.flat.place(gateway, self.stage.leg.entry))
+        return self.stage.captured(self._sites[self.stage.mesh.pod(self.stage.leg.caller).address].outbound)
 
     async def start(self) -> None:
         self.place()
@@ -107,7 +110,8 @@ class Proxies(Engine):
         files = Workload(self.stage.authorities["mesh"], pod.proxy.identity(mesh.mesh_config.trust_domain), home / "certs").files
         public = self.stage.authorities.root_file("public")
         identity = Identity(files.chain, files.key, files.root)
-        secrets = SecretFiles(home / "secrets", pod.namespace, identity, lambda path: public if path == "system" else None, mesh.secrets)
+        given = {**mesh.secrets, **{name: self.stage.authorities.secret(spec) for name, spec in mesh.issued_secrets.items()}}
+        secrets = SecretFiles(home / "secrets", pod.namespace, identity, lambda path: public if path == "system" else None, given)
         return Site(home, pod.address, secrets, is_gateway=pod.is_gateway)
 
 

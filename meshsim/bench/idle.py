@@ -42,7 +42,7 @@ async def _first_response(name: str) -> Figure:
         begin = time.perf_counter()
         try:
             await engine.start()
-            await asyncio.to_thread(_ask, stage.captured(engine.pipe), ExitStack())
+            await asyncio.to_thread(_ask, engine.load(), ExitStack())
             took = time.perf_counter() - begin
         finally:
             await engine.stop()
@@ -50,8 +50,8 @@ async def _first_response(name: str) -> Figure:
 
 
 async def _connections(name: str) -> Figure:
-    async with _started(leg("sidecar"), name) as (stage, engine):
-        load = stage.captured(engine.pipe)
+    async with _started(leg("sidecar"), name) as engine:
+        load = engine.load()
         with ExitStack() as opened:
             await asyncio.to_thread(_ask, load, opened)
             before = memory(engine.pids[0])
@@ -65,18 +65,18 @@ async def _connections(name: str) -> Figure:
 async def _clusters(name: str) -> Figure:
     sizes = []
     for number in (0, CLUSTERS):
-        async with _started(with_hosts(number), name) as (_, engine):
+        async with _started(with_hosts(number), name) as engine:
             sizes.append(memory(engine.pids[0]))
     return Figure(f"{CLUSTERS} clusters, {name}", (sizes[1] - sizes[0]) / _KIB**2, "MiB", "a ServiceEntry of one port each; the sidecar")
 
 
 @asynccontextmanager
-async def _started(leg: Leg, name: str) -> AsyncIterator[tuple[Stage, Engine]]:
+async def _started(leg: Leg, name: str) -> AsyncIterator[Engine]:
     async with Stage(leg) as stage:
         engine = engines.make(name, stage)
         try:
             await engine.start()
-            yield stage, engine
+            yield engine
         finally:
             await engine.stop()
 

@@ -127,6 +127,23 @@ spec:
     route: [{{destination: {{host: {host}, port: {{number: 443}}}}}}]
 """
 
+_TERMINATION = """---
+apiVersion: meshsim.dev/v1alpha1
+kind: IssuedSecret
+metadata: {{name: cnn, namespace: istio-system}}
+spec: {{certificate: {{names: [{host}], ca: public}}}}
+---
+apiVersion: networking.istio.io/v1
+kind: VirtualService
+metadata: {{name: cnn}}
+spec:
+  hosts: [{host}]
+  gateways: [egress]
+  http:
+  - route: [{{destination: {{host: {host}, port: {{number: 80}}}}}}]
+    headers: {{request: {{set: {{x-through: egress}}}}}}
+"""
+
 _ORIGINATION = f"""---
 apiVersion: networking.istio.io/v1
 kind: DestinationRule
@@ -147,6 +164,7 @@ class Leg:
     host, where the pod's application connects. body: bytes of an answer. connections: of the client. fresh: a new one for each request.
     tls: the bytes are a TLS client's, which nobody terminates. bulk: throughput counts, not requests. only_direct: no proxy at all.
     requests: measured until so many are answered, not for a time. unresumed: no proxy keeps TLS sessions.
+    entry: the port of the gateway where a client from outside the mesh comes in over TLS, past the sidecar; 0 for the calling pod.
     unlike: each request asks for a path of its own. anchored: one plain hop, for which other proxies can stand in (anchors.py).
     beside_direct: measured without proxies as well, for what they add.
     """
@@ -167,6 +185,7 @@ class Leg:
     unlike: bool = False
     requests: int = 0
     unresumed: bool = False
+    entry: int = 0
     anchored: bool = False
     beside_direct: bool = False
 
@@ -189,6 +208,12 @@ def _through(port: int, *, mtls: bool = False, originate: bool = False, once: bo
 def _passed_through() -> str:
     gateway = _GATEWAY.format(port=443, protocol="TLS", host=HOST, tls=", tls: {mode: PASSTHROUGH}", mode="DISABLE", sni="", pool="")
     return _CLUSTER + gateway + _PASSTHROUGH.format(host=HOST)
+
+
+def _terminated() -> str:
+    tls = ", tls: {mode: SIMPLE, credentialName: cnn}"
+    gateway = _GATEWAY.format(port=443, protocol="HTTPS", host=HOST, tls=tls, mode="DISABLE", sni="", pool="")
+    return _CLUSTER + gateway + _TERMINATION.format(host=HOST)
 
 
 BULK = 64 * 1024 * KIB
@@ -234,6 +259,7 @@ LEGS = (
         requests=1,
     ),
     Leg("mtls-bulk", "mTLS between, 8 streams", _through(82, mtls=True), body=BULK, connections=8, bulk=True),
+    Leg("tls-bulk", "TLS ended at the gateway, one hop, 8 streams", _terminated(), entry=8443, body=BULK, connections=8, bulk=True),
     Leg("latency", "two hops, 1 connection", _through(80), connections=1, beside_direct=True),
 )
 

@@ -16,6 +16,7 @@ import os
 import resource
 import select
 import socket
+import ssl
 import sys
 import time
 from collections import deque
@@ -39,6 +40,7 @@ class Load(msgspec.Struct, kw_only=True):
     """What to do to whom.
 
     path: the Unix socket to connect to, else `host` and `port`. opening: bytes that a connection begins with, such as a PROXY header.
+    tls: the name to speak TLS for, with whoever answers; empty for plain bytes.
     request: the bytes of a request; NUMBER in them is replaced by the request's own. answer: how many bytes an answer has, 0 for an
     HTTP/1.1 message with a content-length, ENDLESS. mode: `closed`, or `open` at `rate` requests a second. fresh: a new connection for
     every request. requests: a closed load ends when so many are answered, however long that takes, without a
@@ -49,6 +51,7 @@ class Load(msgspec.Struct, kw_only=True):
     host: str = ""
     port: int = 0
     opening: bytes = b""
+    tls: str = ""
     request: bytes = b""
     answer: int = 0
     mode: Literal["closed", "open"] = "closed"
@@ -153,6 +156,8 @@ class Client:
         self._free: deque[_Connection] = deque()
         self._buffer = memoryview(bytearray(_CHUNK))
         self._away = _Away() if load.answer >= _LARGE else None
+        self._tls = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        self._tls.check_hostname, self._tls.verify_mode = False, ssl.CERT_NONE  # it is a yardstick: what answers is ours
         self._latencies: list[int] = []
         self._received = self._errors = 0
         self._alike, self._numbers = NUMBER not in load.request, itertools.count()
@@ -249,6 +254,10 @@ class Client:
         sock.setblocking(False)
         if load.opening:
             sock.send(load.opening)
+        if load.tls:
+            sock.setblocking(True)
+            sock = self._tls.wrap_socket(sock, server_hostname=load.tls)
+            sock.setblocking(False)
         connection = _Connection(sock)
         self._connections[sock.fileno()] = connection
         self._epoll.register(sock, select.EPOLLIN)
@@ -268,7 +277,7 @@ class Client:
             self._received += connection.take(self._buffer, self.load.answer, self._away)
             if connection.left:
                 return False
-        except BlockingIOError:
+        except (BlockingIOError, ssl.SSLWantReadError):
             return False
         except (OSError, Refused) as e:
             self._errors += 1

@@ -137,7 +137,7 @@ async def measure(
                 samples = []
                 for engine in order:
                     progress(f"{leg.name}: round {number + 1} of {rounds}, {engine.name}")
-                    samples.append(await _sample(engine.name, stage, engine, _shaped(stage.captured(engine.pipe), seconds, rate)))
+                    samples.append(await _sample(engine.name, stage, engine, _shaped(engine.load(), seconds, rate)))
                 measured.rounds.append(samples if order is made else samples[::-1])
                 if leg.beside_direct:
                     progress(f"{leg.name}: round {number + 1} of {rounds}, {DIRECT}")

@@ -75,7 +75,7 @@ async def soak(leg: Leg, name: str, seconds: float, progress: Callable[[str], No
         try:
             await engine.start()
             progress(f"{leg.name}, {name}: what it can do")
-            load = stage.captured(engine.pipe)
+            load = engine.load()
             able = await run_load(msgspec.structs.replace(load, seconds=min(_TRIAL, seconds)))
             made = Soak(leg=leg.name, engine=name, rate=able.rate / 2, seconds=seconds / _STRETCHES)
             load = msgspec.structs.replace(load, mode="open", rate=made.rate, seconds=made.seconds)

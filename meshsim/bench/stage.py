@@ -143,6 +143,10 @@ class Stage:
         source = Address(self.mesh.pod(self.leg.caller).address, SOURCE_PORT)
         return self._load(path=pipe, opening=proxy_protocol.encode(source, self._destination))
 
+    def entered(self, host: str, port: int) -> Load:
+        """The leg's call as someone outside the mesh makes it, over TLS to a gateway."""
+        return self._load(host=host, port=port, tls=self.leg.host)
+
     @property
     def _destination(self) -> Address:
         found = self.mesh.names.get(self.leg.host)
@@ -174,10 +178,9 @@ class Engine(ABC):
 
     name: str
 
-    @property
     @abstractmethod
-    def pipe(self) -> str:
-        """Where it takes the connections that the calling pod opens, with a PROXY header in front."""
+    def load(self) -> Load:
+        """The leg's call through it."""
 
     @abstractmethod
     async def start(self) -> None: ...

@@ -283,18 +283,19 @@ async def test_a_download_that_ends_and_its_peak() -> None:
     assert len(made.peaks) == 2 and all(made.memory[n] / 2 < made.peaks[n] < size for n in (0, 1))
 
 
-LIVE = [each.name for each in LEGS if not each.bulk and not each.only_direct]
+LIVE = [each for each in LEGS if not each.bulk and not each.only_direct]
+LIVE.append(dataclasses.replace(leg("tls-bulk"), body=1024))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", LIVE)
-async def test_a_leg_answers(name: str) -> None:
+@pytest.mark.parametrize("each", LIVE, ids=lambda each: each.name)
+async def test_a_leg_answers(each: Leg) -> None:
     short = msgspec.structs.replace
-    async with engines.Stage(leg(name)) as stage:
+    async with engines.Stage(each) as stage:
         engine = engines.make(engines.ASYNCIO, stage)
         await engine.start()
         try:
-            result = await rounds.run_load(short(stage.captured(engine.pipe), connections=2, warmup=0.05, seconds=0.1))
+            result = await rounds.run_load(short(engine.load(), connections=2, warmup=0.05, seconds=0.1))
         finally:
             await asyncio.gather(engine.stop())
     assert result.requests > 0 and not result.first_error
