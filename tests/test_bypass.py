@@ -41,6 +41,7 @@ spec: {%s}
 """
 DNS = "{to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kube-system}}}], ports: [{protocol: UDP, port: 53}]}"
 ISTIO = "{to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: istio-system}}}]}"
+ONLY_DNS = f"podSelector: {{}}, policyTypes: [Egress], egress: [{DNS}]"
 CLOSED = POLICY % ("default", f"podSelector: {{}}, policyTypes: [Egress], egress: [{DNS}, {ISTIO}]")
 POD = """
 ---
@@ -126,7 +127,8 @@ TABLE = [
     Row("the Service's port instead of the pod's", CLOSED.replace(ISTIO, ISTIO[:-1] + ", ports: [{port: 80}]}"), 503, SIDECAR),
     Row("the pod's port", CLOSED.replace(ISTIO, ISTIO[:-1] + ", ports: [{port: 8080}]}"), 301, grows=1),
     Row("the gateway closed to the mesh", POLICY % ("istio-system", "podSelector: {}, policyTypes: [Ingress]"), 503, SIDECAR),
-    Row("the gateway's own way out closed: three attempts", POLICY % ("istio-system", f"podSelector: {{}}, egress: [{DNS}]"), 503, grows=3),
+    Row("the gateway's own way out closed: three attempts", POLICY % ("istio-system", ONLY_DNS), 503, grows=3),
+    Row("the same without policyTypes: closed to the mesh too", POLICY % ("istio-system", f"egress: [{DNS}]"), 503, SIDECAR),
     # "Works from one namespace, 503 from others"
     Row("a DestinationRule in the first client's namespace", TEAM, 503, ("job.team",), sender="job"),
     Row("one in the other's too", TEAM + RULE % "team", 301, ("job.team", f"{GATEWAY}.istio-system"), 1, sender="job"),
