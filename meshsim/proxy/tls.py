@@ -11,6 +11,7 @@ import asyncio
 import hashlib
 import ssl
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any as Json
 from typing import cast
 
@@ -31,7 +32,9 @@ _VERSIONS = {
     "TLSv1_3": ssl.TLSVersion.TLSv1_3,
 }
 _READ = 16 * 1024  # bytes a TLS record holds at most
+_LATEST = "TLSv1.3"
 _BY_ID = "TLSv1.2"  # the newest version in which a server can resume by a session's id alone (RFC 5246 7.4.1.2)
+_LOOKS = 3  # reads after which nobody waits for a ticket any more
 _SESSIONS = 64  # names whose session is kept for resumption, the newest: where the client chooses the name there is no end of them
 
 
@@ -45,17 +48,17 @@ class Prepared:
     names: of how many servers a session is kept (`max_session_keys`); 0 of none.
     """
 
-    __slots__ = ("_names", "context", "own_uris", "sessions", "validation")
+    __slots__ = ("context", "names", "own_uris", "sessions", "validation")
 
     def __init__(self, context: ssl.SSLContext, validation: Validation | None, own_uris: tuple[str, ...], *, names: int = 0):
-        self.context, self.validation, self.own_uris, self._names = context, validation, own_uris, names
+        self.context, self.validation, self.own_uris, self.names = context, validation, own_uris, names
         self.sessions: dict[str, ssl.SSLSession] = {}
 
     def keep(self, key: str, session: ssl.SSLSession) -> None:
         """The session to resume by for this name; the oldest name makes room."""
         self.sessions.pop(key, None)
         self.sessions[key] = session
-        if len(self.sessions) > self._names:
+        if len(self.sessions) > self.names:
             del self.sessions[next(iter(self.sessions))]
 
 
@@ -90,6 +93,7 @@ class Contexts:
     def _server(self, config: DownstreamTlsContext) -> Prepared:
         common = config.common_tls_context
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.num_tickets = 1  # each holds the client's certificate anew, at a third of the handshake's cost; a proxy keeps one
         self._limit(context, common, ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3)
         own = self._own(context, common)
         if own is None:
@@ -179,8 +183,15 @@ def _trust(context: ssl.SSLContext, validation: Validation) -> None:
         raise NoSecret(f"{validation.trusted_ca.filename}: {e}") from e
 
 
+@lru_cache(maxsize=256)
+def _facts(der: bytes, hashed: bool) -> certificates.Facts:
+    """Kept: the same peer shows the same certificate on every connection."""
+    return certificates.facts(x509.load_der_x509_certificate(der), hashed=hashed)
+
+
+@lru_cache(maxsize=256)
 def peer_of(der: bytes | None) -> Peer | None:
-    """The facts of a peer's certificate."""
+    """The facts of a peer's certificate, kept."""
     if not der:
         return None
     certificate = x509.load_der_x509_certificate(der)
@@ -222,7 +233,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._tls = prepared.context.wrap_bio(self._incoming, self._outgoing, server_side=server, server_hostname=sni or None)
         self._raw: asyncio.Transport | None = None
         self._ready = self._over = self._eof_told = False
-        self._resumable = server
+        self._looks = 0 if server or not prepared.names else _LOOKS
         self.protocol: asyncio.Protocol | None = None
         self._session_key = f"{sni}|{name}"
         if not server and (session := prepared.sessions.get(self._session_key)) is not None:
@@ -289,15 +300,19 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         self._ready = True
         self._flush()
         self._count()
-        self._keep_session()
+        if self._tls.version() != _LATEST:
+            self._keep_session()
         self._on_ready(self)
 
     def _keep_session(self) -> None:
         """For the next connection. TLS 1.3 sends what resumes it after the handshake (RFC 8446 4.6.1), with the first bytes that follow."""
-        session = None if self._server else self._tls.session
+        if not self._looks:
+            return
+        self._looks -= 1
+        session = self._tls.session  # a copy, at a tenth of a handshake's cost
         if session is not None and (session.has_ticket or (session.id and self._tls.version() == _BY_ID)):
             self._prepared.keep(self._session_key, session)
-            self._resumable = True
+            self._looks = 0
 
     def _check(self, der: bytes | None) -> bool:
         """Whether the peer's names fit, as far as its certificate is known; ends the connection if they do not."""
@@ -306,8 +321,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         validation = self._prepared.validation
         assert validation is not None
         hashed = bool(validation.verify_certificate_hash or validation.verify_certificate_spki)
-        facts = certificates.facts(x509.load_der_x509_certificate(der), hashed=hashed)
-        failure = certificates.unfit(validation, facts, self._name)
+        failure = certificates.unfit(validation, _facts(der, hashed), self._name)
         if failure:
             self._fail(failure)
         return not failure
@@ -340,7 +354,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
         if self._over or self.protocol is None:
             return
         pieces: list[bytes] = []  # records are joined: what follows costs as much for one as for sixteen
-        ended, broken = False, None
+        ended, broken, came = False, None, self._incoming.pending
         try:
             while piece := self._tls.read(_READ):
                 pieces.append(piece)
@@ -356,7 +370,7 @@ class TlsTransport(asyncio.Transport, asyncio.Protocol):
             if name := tls_words.counter(tls_words.of_openssl(e)):  # such as a server's alert, which in TLS 1.3 follows the handshake
                 self._meter.inc(name)
             broken = e.with_traceback(None)  # whose frame would refer to this one, and keep all of `pieces`
-        if not self._resumable:
+        if came:
             self._keep_session()
         if pieces:
             self.protocol.data_received(b"".join(pieces))
