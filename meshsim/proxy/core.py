@@ -42,6 +42,10 @@ class Connection(Protocol):
     def manager(self) -> Manager | None:
         """The connection manager that serves it; None for bytes."""
 
+    @property
+    def listener(self) -> str:
+        """The name of the listener it came to."""
+
     def retire(self) -> None:
         """Have its client go elsewhere with its next request; what it serves has been replaced."""
 
@@ -69,6 +73,7 @@ class Core:
         self.arriving: set[object] = set()
         """Connections before their filter chain, and handshakes."""
         self.tasks: set[asyncio.Task[None]] = set()
+        self._places: dict[str, str] = {}
         self.on_log = on_log
         self._stdout = stdout or sys.stdout.write
 
@@ -98,15 +103,37 @@ class Core:
         """Count something that happened at a connection manager."""
         self.stats.meter(f"http.{manager.config.stat_prefix}.").inc(name)
 
+    def place(self, listener: str) -> str:
+        """What a listener's statistics begin with: its address, as Envoy writes it there."""
+        found = self._places.get(listener)
+        if found is None:
+            rules = self.runtime.listeners.get(listener)
+            if rules is None:
+                return f"listener.{listener}."  # a connection that outlived it
+            found = self._places[listener] = f"listener.{str(rules.config.address).replace(':', '_')}."
+        return found
+
+    def forget_places(self) -> None:
+        """Listeners may be elsewhere now."""
+        self._places.clear()
+
+    def left(self, listener: str, since: float) -> None:
+        """Count the end of a connection that a listener had given to a filter chain at `since`, on the loop's clock."""
+        meter = self.stats.meter(self.place(listener))
+        meter.inc("downstream_cx_destroy")
+        meter.took("downstream_cx_length_ms", self.loop.time() - since)
+
     def opened(self, manager: Manager, version: str) -> None:
         """Count a connection that begins to speak HTTP."""
         meter = self.stats.meter(f"http.{manager.config.stat_prefix}.")
         meter.inc("downstream_cx_total")
         meter.inc(f"downstream_cx_http{version}_total")
 
-    def closed(self, manager: Manager, *, by_us: bool) -> None:
-        """Count its end."""
+    def closed(self, manager: Manager, since: float, *, by_us: bool) -> None:
+        """Count its end; it had begun at `since`, on the loop's clock."""
+        self.left(manager.listener, since)
         meter = self.stats.meter(f"http.{manager.config.stat_prefix}.")
+        meter.took("downstream_cx_length_ms", self.loop.time() - since)
         meter.inc("downstream_cx_destroy")
         meter.inc("downstream_cx_destroy_local" if by_us else "downstream_cx_destroy_remote")
 
@@ -125,7 +152,13 @@ class Core:
     def counted_at_end(self, manager: Manager, entry: Entry) -> tuple[str, ...]:
         """What it counts when its host has answered, and nothing unusual happened."""
         downstream, upstream = self.meters(manager, entry)
-        return downstream.of_response("downstream", entry.code) + upstream.of_response("upstream", entry.code)
+        listener = self._at_listener(manager)
+        names = downstream.of_response("downstream", entry.code) + listener.of_response("downstream", entry.code)
+        return names + upstream.of_response("upstream", entry.code)
+
+    def _at_listener(self, manager: Manager) -> Meter:
+        """Where a connection manager's responses count once more, by the listener it serves."""
+        return self.stats.meter(f"{self.place(manager.listener)}http.{manager.config.stat_prefix}.")
 
     def meters(self, manager: Manager, entry: Entry) -> tuple[Meter, Meter]:
         """Where a request counts on its client's side, and on its host's."""
@@ -142,8 +175,10 @@ class Core:
         meter = self.stats.meter(f"http.{manager.config.stat_prefix}.")
         if entry.code:
             meter.response("downstream", entry.code)
+            self._at_listener(manager).response("downstream", entry.code)
         else:
             meter.inc("downstream_rq_completed")
+            self._at_listener(manager).inc("downstream_rq_completed")
         took = entry.end - entry.start if entry.end is not None else 0.0
         meter.took("downstream_rq_time", took)
         unusual = entry.flags or entry.attempts != 1

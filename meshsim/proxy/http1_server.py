@@ -53,6 +53,10 @@ class Http1Server(asyncio.Protocol):
         return self._lifetime.requests > 0 or self._parser.in_message
 
     @property
+    def listener(self) -> str:
+        return self.manager.listener
+
+    @property
     def idle(self) -> bool:
         return self._stream is None and not self._parser.in_message
 
@@ -63,6 +67,7 @@ class Http1Server(asyncio.Protocol):
         self._out = Gathered(self._transport)
         self._core.connections.add(self)
         self._expiry = Expiry(self._core, self.manager, self._lifetime, self)
+        self._since = self._core.loop.time()
         self._core.opened(self.manager, "1")
         if self._core.shortcuts:
             self._shortcut = Shortcut(self._core, self, self.manager, self._downstream)
@@ -88,7 +93,7 @@ class Http1Server(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         self._core.connections.discard(self)
         answered, self._closing = self._closing, True
-        self._core.closed(self.manager, by_us=answered)
+        self._core.closed(self.manager, self._since, by_us=answered)
         self._expiry.stop()
         for timer in (self._linger, self._head_limit):
             if timer is not None:

@@ -62,7 +62,7 @@ class Arrival:
 
     def start(self) -> None:
         self._core.arriving.add(self)
-        self._core.stats.inc(f"listener.{self._rules.config.address}.downstream_cx_total")
+        self._core.stats.inc(self._core.place(self._rules.name) + "downstream_cx_total")
         if not self._header_due:
             self._hand_over()
         self._look()
@@ -88,7 +88,7 @@ class Arrival:
             self._inspect(data)
         except inspect.Incomplete:
             if ended:
-                self._core.stats.inc(f"listener.{self._rules.config.address}.downstream_listener_filter_remote_close")
+                self._core.stats.inc(self._core.place(self._rules.name) + "downstream_listener_filter_remote_close")
                 self.close()
             else:
                 self._wait(len(data))
@@ -182,7 +182,7 @@ class Arrival:
 
     def _too_slow(self) -> None:
         """The inspectors had their time."""
-        self._core.stats.inc(f"listener.{self._rules.config.address}.downstream_pre_cx_timeout")
+        self._core.stats.inc(self._core.place(self._rules.name) + "downstream_pre_cx_timeout")
         self._limit = None
         if self._rules.goes_on_after_timeout and not self._header_due:
             self._choose()
@@ -202,8 +202,7 @@ class Arrival:
         self._stop()
         chain = self._rules.chain(self._downstream)
         if chain is None:
-            address = self._rules.config.address
-            self._core.stats.inc(f"listener.{address}.no_filter_chain_match")
+            self._core.stats.inc(self._core.place(self._rules.name) + "no_filter_chain_match")
             self._core.log(self._rules.no_chain(self._downstream, self._start), self._rules.loggers)
             self._sock.close()
             return
@@ -246,7 +245,7 @@ class Arrival:
             if not done.done():
                 done.set_result(None)
 
-        meter = core.stats.meter(f"listener.{self._rules.config.address}.ssl.")
+        meter = core.stats.meter(core.place(self._rules.name) + "ssl.")
         tls = TlsTransport(prepared, server=True, meter=meter, on_ready=ready, on_failure=failed)
         if relay is not None:
             relay.begin(handshaking=True)  # a TCP proxy connects as soon as its chain is chosen, before the handshake is done
@@ -273,6 +272,10 @@ class Either(asyncio.Protocol):
         self._data = b""
         self._transport: asyncio.Transport | None = None
         self._chosen: asyncio.Protocol | None = None
+
+    @property
+    def listener(self) -> str:
+        return self.manager.listener
 
     @property
     def idle(self) -> bool:

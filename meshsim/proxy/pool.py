@@ -159,9 +159,12 @@ class Pools:
         prefix = f"cluster.{cluster.stat_name}."
         stats = self._core.stats
         stats.inc(prefix + "upstream_cx_total")
+        began = self._core.loop.time()
         try:
             async with asyncio.timeout(cluster.connect_timeout):
-                return await self._open(_place(cluster, host), way, downstream, stats.meter(prefix + "ssl."))
+                opened = await self._open(_place(cluster, host), way, downstream, stats.meter(prefix + "ssl."))
+            stats.meter(prefix).took("upstream_cx_connect_ms", self._core.loop.time() - began)
+            return opened
         except TimeoutError:
             stats.inc(prefix + "upstream_cx_connect_timeout")
             stats.inc(prefix + "upstream_cx_connect_fail")
@@ -265,7 +268,9 @@ class Pools:
         """A connection is gone."""
         pool.open -= 1
         pool.cluster.limits.connections -= 1
-        self._core.stats.inc(f"cluster.{pool.cluster.stat_name}.upstream_cx_destroy")
+        meter = self._core.stats.meter(f"cluster.{pool.cluster.stat_name}.")
+        meter.inc("upstream_cx_destroy")
+        meter.took("upstream_cx_length_ms", self._core.loop.time() - client.since)
         self._all.discard(client)
         if client in pool.free:
             pool.free.remove(client)

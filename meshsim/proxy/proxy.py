@@ -142,10 +142,16 @@ class Proxy:
         """What goes up and down, under Envoy's names."""
         stats, runtime = self.core.stats, self.runtime
         stats.forget_gauges("")
+        self.core.forget_places()
         stats.gauge("server.live", lambda: int(not self.draining))
         stats.gauge("server.uptime", lambda: int(time.time() - self._admin.started))
         stats.gauge("listener_manager.total_listeners_active", lambda: len(runtime.listeners))
         stats.gauge("cluster_manager.active_clusters", lambda: len(runtime.clusters))
+        for name, rules in runtime.listeners.items():
+            stats.gauge(self.core.place(name) + "downstream_cx_active", partial(self._connections, listener=name))
+            for prefix in rules.stat_prefixes:
+                stats.gauge(f"http.{prefix}.downstream_cx_active", partial(self._connections, manager=prefix))
+                stats.gauge(f"http.{prefix}.downstream_rq_active", partial(self._requests, prefix))
         for cluster in runtime.clusters.values():
             prefix, limits = f"cluster.{cluster.stat_name}.", cluster.limits
             stats.gauge(prefix + "upstream_cx_active", partial(getattr, limits, "connections"))
@@ -153,6 +159,16 @@ class Proxy:
             stats.gauge(prefix + "upstream_rq_pending_active", partial(getattr, limits, "pending"))
             stats.gauge(prefix + "membership_total", partial(_count, cluster, healthy=False))
             stats.gauge(prefix + "membership_healthy", partial(_count, cluster, healthy=True))
+
+    def _connections(self, *, listener: str = "", manager: str = "") -> int:
+        """How many connections are open at a listener, or at the connection managers of a statistics prefix."""
+        if listener:
+            return sum(c.listener == listener for c in self.core.connections)
+        return sum(c.manager is not None and c.manager.config.stat_prefix == manager for c in self.core.connections)
+
+    def _requests(self, manager: str) -> int:
+        """How many requests are under way at the connection managers of a statistics prefix."""
+        return sum(s.manager.config.stat_prefix == manager for s in self.core.streams)
 
     async def _listen(self) -> None:
         """Listen where the configuration says, and nowhere else; a place that stays keeps its socket."""

@@ -76,6 +76,10 @@ class Relay(asyncio.Protocol):
     def manager(self) -> None:
         return None
 
+    @property
+    def listener(self) -> str:
+        return self._chain.listener
+
     def retire(self) -> None:
         """A relay goes on as it began."""
 
@@ -106,6 +110,7 @@ class Relay(asyncio.Protocol):
 
     def _begin(self) -> None:
         self._begun = True
+        self._since = self._core.loop.time()
         self._core.connections.add(self)
         self._core.stats.inc(self._stats + "downstream_cx_total")
         if self._chain.longest:
@@ -344,6 +349,8 @@ class Relay(asyncio.Protocol):
             timer.cancel()
         self._core.connections.discard(self)
         entry = self._session.finish(self._core.runtime.clock(), self._received, self._sent)
+        if self._begun:
+            self._core.left(self.listener, self._since)
         self._core.stats.inc(self._stats + "downstream_cx_rx_bytes_total", self._received)
         self._core.stats.inc(self._stats + "downstream_cx_tx_bytes_total", self._sent)
         self._core.log(entry, self._chain.loggers)

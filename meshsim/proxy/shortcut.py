@@ -80,6 +80,11 @@ class Shortcut:
         self._late: Deadline | None = None
 
     @property
+    def manager(self) -> Manager:
+        """The connection manager that serves it."""
+        return self._manager
+
+    @property
     def answered(self) -> bool:
         """Whether its client has a response, at least the head of it."""
         return self._client is None or self._answer is not None

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from meshsim.proxy.deadlines import Deadline
 from meshsim.routing.exchange import Attempt, Cut, Exchange, Forward, Lookup, Reply, Step, Wait
+from meshsim.routing.manager import Manager
 from meshsim.routing.message import Headers, Request, Response
 from meshsim.routing.replies import BAD_REQUESTS, REQUEST_TIMEOUT, Local
 from meshsim.routing.retries import Reset
@@ -101,6 +102,11 @@ class Stream:
         self._copies: list[MirrorStream] = []
         self._timers: dict[str, asyncio.TimerHandle | Deadline] = {}
         core.streams.add(self)
+
+    @property
+    def manager(self) -> Manager:
+        """The connection manager that serves it."""
+        return self.exchange.manager
 
     @property
     def answered(self) -> bool:

@@ -67,6 +67,13 @@ class ListenerRules:
     def is_egress(self) -> bool:
         return self.config.traffic_direction == "OUTBOUND"
 
+    @property
+    def stat_prefixes(self) -> set[str]:
+        """What the statistics of its connection managers begin with."""
+        chains = [*self.config.filter_chains, *([self.config.default_filter_chain] if self.config.default_filter_chain else [])]
+        filters = [each.typed_config for chain in chains for each in chain.filters]
+        return {config.stat_prefix for config in filters if isinstance(config, HttpConnectionManager)}
+
     def chain(self, downstream: Downstream, why: list[str] | None = None) -> Chain | None:
         """The chain for a connection, or None; its name goes into the connection's facts."""
         found = self._chains.match(downstream, why)

@@ -108,6 +108,36 @@ async def test_admin_pages() -> None:
         assert admin.page("/stats?filter=(").status == 400
 
 
+async def test_connections_count_where_they_come_in_and_where_they_go() -> None:
+    """The names are those of Envoy's /stats with the same configuration and the same request."""
+    at, manager, host = "listener.10.0.0.1_8080.", "http.test.", "cluster.up."
+    async with Bench(http()) as bench:
+        await bench.host(answering)
+        _, writer = await bench.client()
+        await bench.idle()
+        writer.write(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+        stats = bench.proxy.core.stats
+        async with asyncio.timeout(5):
+            while not dict(stats.values()).get(f"{at}{manager}downstream_rq_completed"):
+                await asyncio.sleep(0.001)
+        values = dict(stats.values())
+        ones = (f"{at}downstream_cx_active", f"{manager}downstream_cx_active", f"{at}{manager}downstream_rq_2xx")
+        assert [values[name] for name in ones] == [1, 1, 1]
+        writer.close()
+        async with asyncio.timeout(5):
+            while bench.proxy.core.connections:
+                await asyncio.sleep(0.001)
+        values = dict(stats.values())
+        ends = (f"{at}downstream_cx_active", f"{at}downstream_cx_destroy", f"{manager}downstream_cx_active")
+        assert [values[name] for name in ends] == [0, 1, 0]
+        measured = {name for name, histogram in stats.histograms() if histogram.count == 1}
+        assert {f"{at}downstream_cx_length_ms", f"{manager}downstream_cx_length_ms", f"{host}upstream_cx_connect_ms"} <= measured
+        await bench.proxy.close()
+        async with asyncio.timeout(5):
+            while f"{host}upstream_cx_length_ms" not in dict(stats.histograms()):
+                await asyncio.sleep(0.001)
+
+
 async def test_admin_over_a_socket(tmp_path: Path) -> None:
     async with Bench(http(clusters=[cluster()])) as bench:
         path = str(bench.folder / "admin")

@@ -32,6 +32,10 @@ class Http2Server(Http2Connection):
         self._streams: dict[int, _Incoming] = {}
 
     @property
+    def listener(self) -> str:
+        return self.manager.listener
+
+    @property
     def idle(self) -> bool:
         return not self._streams
 
@@ -64,12 +68,13 @@ class Http2Server(Http2Connection):
         self.core.connections.add(self)
         super().connection_made(transport)
         self._expiry = Expiry(self.core, self.manager, self._lifetime, self)
+        self._since = self.core.loop.time()
         self.core.opened(self.manager, "2")
 
     def connection_lost(self, error: Exception | None) -> None:
         self._transport = None
         self._expiry.stop()
-        self.core.closed(self.manager, by_us=self._going or self._ended)
+        self.core.closed(self.manager, self._since, by_us=self._going or self._ended)
         self.core.connections.discard(self)
         self._lose_streams()
 
