@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -11,6 +14,7 @@ from click.testing import CliRunner
 from meshsim import cli
 
 SCENARIOS = Path(__file__).parent.parent.parent / "scenarios"
+GATEWAY_ID = "spiffe://cluster.local/ns/istio-system/sa/istio-egressgateway-service-account"
 GATEWAY_CLUSTER = "outbound|80|cnn|istio-egressgateway.istio-system.svc.cluster.local"
 
 
@@ -77,11 +81,26 @@ def test_trace_explains_a_subset_that_is_out_of_sight(run: Ran, tmp_path: Path) 
     assert "put the DestinationRule into istio-system, or one into team-a" in words
 
 
-def test_trace_shows_the_wire(run: Ran) -> None:
-    ran = run("trace", "egress-gateway-https-mtls", "https://edition.cnn.com/politics", "--wire")
-    assert "TLS in TLSv1.3" in ran.out
-    assert "spiffe://cluster.local/ns/istio-system/sa/istio-egressgateway-service-account" in ran.out
-    assert "the network reads: SNI" in ran.out
+HTTP, HTTPS = "http://edition.cnn.com/politics", "https://edition.cnn.com/politics"
+PLAIN, OWN = "HTTP/1.1 in plaintext", "the client's own TLS, SNI "
+SLEEP, GATEWAY = "client  spiffe://cluster.local/ns/default/sa/sleep", f"server  {GATEWAY_ID}"
+WIRE: list[tuple[str, str, list[list[str]]]] = [  # what is said of each leg after the one inside the pod
+    ("egress-gateway-http-mtls", HTTP, [["TLSv1.3, HTTP/2 inside", "SNI     edition.cnn.com", GATEWAY, SLEEP], [PLAIN, "headers, body"]]),
+    ("egress-gateway-http-mtls-files", HTTP, [["TLSv1.3, HTTP/2 inside", GATEWAY, SLEEP], [PLAIN]]),
+    ("tls-origination-gateway", HTTP, [[PLAIN, "reads: Host"], ["TLSv1.3, HTTP/1.1 inside", "server  edition.cnn.com", "reads: SNI"]]),
+    ("tls-origination-gateway-mtls", HTTP, [["TLSv1.3", GATEWAY, SLEEP], ["TLSv1.3", "server  edition.cnn.com"]]),
+    ("tls-origination-sidecar", HTTP, [["TLSv1.3, HTTP/1.1 inside", "server  edition.cnn.com"]]),
+    ("egress-gateway-https", HTTPS, [[OWN + "edition.cnn.com", "reads: SNI"], [OWN + "edition.cnn.com"]]),
+    ("egress-gateway-https-mtls", HTTPS, [["TLS in TLSv1.3, TCP inside", GATEWAY, SLEEP, "inside  " + OWN], [OWN + "edition.cnn.com"]]),
+    ("wildcard-gateway", "https://en.wikipedia.org/", [[OWN + "en.wikipedia.org"], [OWN + "en.wikipedia.org"]]),
+]
+
+
+@pytest.mark.parametrize(("scenario", "url", "legs"), WIRE, ids=[row[0] for row in WIRE])
+def test_trace_shows_the_wire(run: Ran, scenario: str, url: str, legs: list[list[str]]) -> None:
+    said = re.split(r"^ \d  ", run("trace", scenario, url, "--wire").out, flags=re.MULTILINE)[-len(legs) - 1 :]
+    for leg, words in zip(said, [["inside the pod; its sidecar reads"], *legs], strict=True):
+        assert all(word in leg for word in words), leg
 
 
 @pytest.mark.parametrize(
@@ -108,6 +127,14 @@ def test_certs_show_the_spiffe_name(run: Ran) -> None:
     ran = run("certs", "egress-gateway-http", "istio-egressgateway")
     assert "URI:spiffe://cluster.local/ns/istio-system/sa/istio-egressgateway-service-account" in ran.out
     assert run("certs", "egress-gateway-http", "sleep", "-o", "pem").out.count("BEGIN CERTIFICATE") == 2
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="there is no openssl here")
+def test_certs_are_what_openssl_reads(run: Ran) -> None:
+    pem = run("certs", "egress-gateway-http", "istio-egressgateway", "-o", "pem").out
+    text = subprocess.run(["openssl", "x509", "-noout", "-text"], input=pem, capture_output=True, text=True, check=True).stdout
+    assert f"X509v3 Subject Alternative Name: critical\n                URI:{GATEWAY_ID}\n" in text
+    assert "Subject: \n" in text and "ASN1 OID: prime256v1" in text and "TLS Web Server Authentication, TLS Web Client" in text
 
 
 MISTAKES = [

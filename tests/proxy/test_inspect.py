@@ -34,6 +34,7 @@ GREASE = extension(0x0A0A, b"") + extension(0xFE0D, b"\x00" * 40)  # RFC 8701, a
 ROWS = [
     (client_hello("A.Example", ["h2"]), "a.example", ("h2",)),
     (client_hello(None, []), "", ()),
+    (client_hello("203.0.113.9", ["h2"]), "203.0.113.9", ("h2",)),  # no name by RFC 6066 3, and taken for one by BoringSSL
     (client_hello("x", ["h2", "http/1.1"], extra=GREASE), "x", ("h2", "http/1.1")),
     (client_hello("x.example", ["istio"], fragment=7), "x.example", ("istio",)),
     (client_hello("x" * 200, [], extra=extension(21, bytes(3000))), "x" * 200, ()),
