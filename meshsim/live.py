@@ -32,7 +32,7 @@ from meshsim.network.admin_door import AdminDoor
 from meshsim.network.base import Address
 from meshsim.network.choice import LOOPBACK, NETNS
 from meshsim.pod import LivePod
-from meshsim.processes import Process, pilot_agent, python
+from meshsim.processes import Process, pilot_agent, python, tcpdump
 from meshsim.processes import world as world_process
 from meshsim.processes.proxy import ADMIN
 from meshsim.processes.world import Application, Outside
@@ -282,7 +282,7 @@ class LiveMesh:
     async def _open_pod(self, pod: PodPlace) -> None:
         inside = self._network.pod(pod.address)
         member = self._members.get(pod.address)
-        tools = partial(pilot_agent.install, member.home / "bin", member.home / ADMIN) if member else None
+        tools = partial(self._install, self.folder / "bin" / pod.address, member)
         live = LivePod(pod.app, pod.namespace, inside, lambda: self.roots, cluster.search_order(pod.namespace), tools)
         await self._ground.open_pod(live, member.identity_files if member else {})
         if member:
@@ -291,6 +291,12 @@ class LiveMesh:
             await door.open()
             self._doors[pod.address] = door
         self._pods[pod.address] = live
+
+    def _install(self, folder: Path, member: Member | None) -> Path:
+        """The programs of a pod."""
+        if member:
+            pilot_agent.install(folder, member.home / ADMIN)
+        return folder if self._ground.pipes else tcpdump.install(folder)
 
     def _limit_patience(self) -> None:
         """Where packets are dropped, a pod's curl waits seconds instead of minutes."""

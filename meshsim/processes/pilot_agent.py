@@ -6,12 +6,11 @@ How this works: `install` writes a script of that name for one pod, which runs t
 from __future__ import annotations
 
 import http.client
-import shlex
 import socket
 import sys
 from pathlib import Path
 
-from meshsim.processes import environment, python
+from meshsim.processes import tools
 
 USAGE = "usage: pilot-agent request METHOD PATH"
 _WRONG, _FAILED = 2, 1
@@ -31,12 +30,7 @@ class _Admin(http.client.HTTPConnection):
 
 def install(folder: Path, admin: Path) -> Path:
     """Put `pilot-agent` for the proxy with this admin socket into a folder; the folder."""
-    folder.mkdir(mode=0o700, exist_ok=True)
-    command = shlex.join(python("meshsim.processes.pilot_agent", str(admin)))
-    script = folder / "pilot-agent"
-    script.write_text(f'#!/bin/sh\nPYTHONPATH={shlex.quote(environment()["PYTHONPATH"])} exec {command} "$@"\n')
-    script.chmod(0o700)
-    return folder
+    return tools.script(folder, "pilot-agent", "meshsim.processes.pilot_agent", str(admin))
 
 
 def main(admin: str, words: list[str]) -> int:

@@ -64,6 +64,9 @@ FINDINGS = [
         "subject=CN = edition.cnn.com|Verify return code: 0 (ok)",
     ),
 ]
+ASKING = "while kill -0 $!; do curl -s -o /dev/null localhost:15000/ready; sleep 0.02; done 2>/dev/null; wait $!"
+LISTENING = {"tcpdump": f"tcpdump -ni lo -c 2 tcp port 15000 & {ASKING}", "tshark": f"tshark -ni lo -c 2 -f 'tcp port 15000' & {ASKING}"}
+FINDINGS += [(command, "127.0.0.1|15000|2 packets captured") for program, command in LISTENING.items() if shutil.which(program)]
 
 
 @needs_netns
