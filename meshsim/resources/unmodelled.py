@@ -35,7 +35,7 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
         "trafficPolicy.retryBudget.budgetInterval",
         "subsets[].trafficPolicy.retryBudget.budgetInterval",
     ),
-    "Gateway": ("servers[].tls.ecdhCurves",),
+    "Gateway": ("servers[].tls.ecdhCurves", "servers[].tls.insecureSkipVerify"),
     "MeshConfig": (
         "defaultConfig.proxyMetadata{}",
         "discoverySelectors",
@@ -53,6 +53,11 @@ _SETTINGS: dict[str, tuple[str, ...]] = {
     "Sidecar": ("ingress[].tls",),
 }
 """Kind -> paths in its spec; `[]` is every item of a list, `{}` every key of a map that is not heeded (resources/proxy_metadata.py)."""
+_WITHOUT_EFFECT = "not simulated, and without effect here"
+_INSTEAD = {
+    "servers[].tls.insecureSkipVerify": "heeded by trace; a running gateway lets any name in, but no certificate of a CA it does not know"
+}
+"""What is said of a setting that has some effect; Python's ssl has no way to take a certificate it could not verify."""
 _SAYS_NOTHING = {"internalTrafficPolicy": "Cluster", "sessionAffinity": "None"}
 """Defaults that people write out."""
 _CAPITAL = re.compile("[A-Z]")
@@ -61,7 +66,7 @@ _CAPITAL = re.compile("[A-Z]")
 def passed_over(resources: Iterable[Resource[Json]]) -> list[str]:
     """A sentence for each such setting, with its place."""
     return [
-        f"not simulated, and without effect here: {resource.id} {_dotted(path)} ({resource.at(*path)})"
+        f"{_INSTEAD.get(setting, _WITHOUT_EFFECT)}: {resource.id} {_dotted(path)} ({resource.at(*path)})"
         for resource in resources
         for setting in _SETTINGS.get(resource.kind, ())
         for path in _places(resource.spec, setting.split("."))

@@ -29,6 +29,13 @@ LB = "{loadBalancer: {backendUtilization: {}}}"
             ISTIO.format("DestinationRule", "{host: a.b, trafficPolicy: {connectionPool: {tcp: {tcpKeepalive: {probes: 3}}}}}"),
             ["DestinationRule/default/x trafficPolicy.connectionPool.tcp.tcpKeepalive (x.yaml:4)"],
         ),
+        (
+            ISTIO.format("Gateway", "{servers: [{port: {number: 1, name: x, protocol: TLS}, tls: {insecureSkipVerify: true}}]}"),
+            [
+                "heeded by trace; a running gateway lets any name in, but no certificate of a CA it does not know: "
+                "Gateway/default/x servers[0].tls.insecureSkipVerify (x.yaml:4)"
+            ],
+        ),
         (SERVICE.format("sessionAffinity: None, internalTrafficPolicy: Cluster"), []),
         (
             MESH.format('{defaultConfig: {proxyMetadata: {ISTIO_META_DNS_CAPTURE: "true", EXIT_ON_ZERO_ACTIVE_CONNECTIONS: "true"}}}'),
