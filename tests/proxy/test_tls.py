@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +14,7 @@ import pytest
 import trustme
 
 from meshsim.network.base import Connection
+from meshsim.proxy.tls import TlsTransport
 from tests.proxy.support import HOST, Bench, cluster, http
 
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
@@ -122,6 +124,24 @@ async def test_contexts_are_built_once(authority: trustme.CA, tmp_path: Path, mo
             assert await status(bench) == b"200"
         assert counted(bench)["handshake"] == 20
     assert len(built) == 1
+
+
+async def test_what_a_connection_used_is_free_when_it_ends(authority: trustme.CA, tmp_path: Path) -> None:
+    """By objects, not by bytes, which an allocator keeps: nothing of a handshake outlives its connection but a session per name."""
+
+    def alive() -> int:
+        gc.collect()
+        kinds = (TlsTransport, ssl.SSLObject, ssl.MemoryBIO, ssl.SSLSession, ssl.SSLContext)
+        return sum(isinstance(each, kinds) and getattr(each, "server_side", False) is not True for each in gc.get_objects())
+
+    async with running(originating(tmp_path, authority), server(authority)) as bench:
+        counts = []
+        for _ in range(3):
+            for _ in range(10):
+                assert await status(bench) == b"200"
+            await bench.idle()
+            counts.append(alive())
+    assert counts[2] <= counts[1], counts
 
 
 async def test_what_is_counted(authority: trustme.CA, tmp_path: Path) -> None:
