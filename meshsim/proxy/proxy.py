@@ -15,6 +15,7 @@ from meshsim.proxy.admin import Admin, AdminServer
 from meshsim.proxy.core import Core
 from meshsim.proxy.listener import acceptor
 from meshsim.proxy.names import Names
+from meshsim.routing import tallies
 from meshsim.routing.clusters import Cluster
 from meshsim.routing.entry import Entry
 from meshsim.routing.runtime import ListenerRules, Runtime
@@ -141,7 +142,7 @@ class Proxy:
     def _register_gauges(self) -> None:
         """What goes up and down, under Envoy's names."""
         stats, runtime = self.core.stats, self.runtime
-        stats.forget_gauges("")
+        stats.forget_gauges()
         self.core.forget_places()
         stats.gauge("server.live", lambda: int(not self.draining))
         stats.gauge("server.uptime", lambda: int(time.time() - self._admin.started))
@@ -149,11 +150,14 @@ class Proxy:
         stats.gauge("cluster_manager.active_clusters", lambda: len(runtime.clusters))
         for name, rules in runtime.listeners.items():
             stats.gauge(self.core.place(name) + "downstream_cx_active", partial(self._connections, listener=name))
+            stats.expect(self.core.place(name), tallies.OF_LISTENERS)
             for prefix in rules.stat_prefixes:
+                stats.expect(f"http.{prefix}.", tallies.OF_MANAGERS)
                 stats.gauge(f"http.{prefix}.downstream_cx_active", partial(self._connections, manager=prefix))
                 stats.gauge(f"http.{prefix}.downstream_rq_active", partial(self._requests, prefix))
         for cluster in runtime.clusters.values():
             prefix, limits = f"cluster.{cluster.stat_name}.", cluster.limits
+            stats.expect(prefix, tallies.OF_CLUSTERS)
             stats.gauge(prefix + "upstream_cx_active", partial(getattr, limits, "connections"))
             stats.gauge(prefix + "upstream_rq_active", partial(getattr, limits, "requests"))
             stats.gauge(prefix + "upstream_rq_pending_active", partial(getattr, limits, "pending"))

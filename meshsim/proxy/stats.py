@@ -87,6 +87,7 @@ class Stats:
     def __init__(self) -> None:
         self._counters: dict[str, int] = {}
         self._gauges: dict[str, Callable[[], int]] = {}
+        self._expected: dict[str, Iterable[str]] = {}
         self._histograms: dict[str, Histogram] = {}
         self._meters: dict[str, Meter] = {}
 
@@ -112,10 +113,14 @@ class Stats:
         """A value that goes up and down, read when asked for."""
         self._gauges[name] = read
 
-    def forget_gauges(self, prefix: str) -> None:
-        """What these belong to is gone."""
-        for name in [n for n in self._gauges if n.startswith(prefix)]:
-            del self._gauges[name]
+    def expect(self, prefix: str, names: Iterable[str]) -> None:
+        """Counters that are shown as zero before something counts in them, under a prefix such as `cluster.NAME.`."""
+        self._expected[prefix] = names
+
+    def forget_gauges(self) -> None:
+        """What the gauges and expected counters belong to may be gone."""
+        self._gauges.clear()
+        self._expected.clear()
 
     def forget(self, *prefixes: str) -> None:
         """The counters of what is gone; should it come back, it begins at zero, as Envoy's does."""
@@ -133,6 +138,9 @@ class Stats:
         found: list[tuple[str, int]] = []
         if kind in ("", "Counters"):
             found += self._counters.items()
+            if not used_only:
+                names = (prefix + name for prefix, names in self._expected.items() for name in names)
+                found += [(name, 0) for name in names if name not in self._counters]
         if kind in ("", "Gauges"):
             found += [(name, read()) for name, read in self._gauges.items()]
         pattern = re.compile(wanted) if wanted else None

@@ -25,6 +25,30 @@ _UPSTREAM = {
     "downstream_remote_disconnect": "upstream_rq_cancelled",
 }
 
+OF_MANAGERS = (
+    "downstream_cx_total", "downstream_cx_http1_total", "downstream_cx_http2_total", "downstream_cx_destroy", "downstream_cx_destroy_local",
+    "downstream_cx_destroy_remote", "downstream_cx_idle_timeout", "downstream_cx_max_duration_reached",
+    "downstream_cx_max_requests_reached", "downstream_rq_total", "downstream_rq_http1_total", "downstream_rq_http2_total",
+    "downstream_rq_completed", *(f"downstream_rq_{kind}xx" for kind in range(1, 6)),
+    *sorted({*_BY_FLAG.values(), *_BY_DETAILS.values()}),
+)  # fmt: skip
+"""What is counted under `http.PREFIX.`, so that a zero can be shown."""
+
+OF_CLUSTERS = (
+    "upstream_cx_total", "upstream_cx_http1_total", "upstream_cx_http2_total", "upstream_cx_connect_fail", "upstream_cx_connect_timeout",
+    "upstream_cx_overflow", "upstream_cx_destroy", "upstream_cx_idle_timeout", "upstream_cx_max_duration_reached", "upstream_rq_total",
+    "upstream_rq_active_overflow", "upstream_rq_pending_total", "upstream_rq_pending_overflow", "upstream_rq_pending_failure_eject",
+    "upstream_rq_retry", "upstream_rq_retry_backoff_exponential", "upstream_rq_retry_success", "upstream_rq_retry_limit_exceeded",
+    *sorted(_UPSTREAM.values()),
+)  # fmt: skip
+"""The same of `cluster.NAME.`; counters of codes exist once there was such a response, as Envoy's do."""
+
+OF_LISTENERS = (
+    "downstream_cx_total", "downstream_cx_destroy", "downstream_pre_cx_timeout", "downstream_listener_filter_remote_close",
+    "no_filter_chain_match",
+)  # fmt: skip
+"""The same of `listener.ADDRESS.`."""
+
 
 def downstream(entry: Entry) -> list[str]:
     """Counters of `http.PREFIX.`."""

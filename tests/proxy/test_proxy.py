@@ -81,6 +81,8 @@ PAGES = [
     ("/ready", "LIVE\n"),
     ("/listeners", "in::10.0.0.1:8080\n"),
     ("/stats?filter=downstream_rq", "downstream_rq_2xx: 1\n"),
+    ("/stats?filter=upstream_cx_overflow", "cluster.up.upstream_cx_overflow: 0\n"),
+    ("/stats?filter=no_filter", "listener.10.0.0.1_8080.no_filter_chain_match: 0\n"),
     ("/stats?filter=upstream_rq_200", "cluster.up.upstream_rq_200: 1\n"),
     ("/stats?type=Gauges", "cluster.up.membership_healthy: 1\n"),
     ("/stats/prometheus", 'envoy_cluster_upstream_rq_xx{envoy_response_code_class="2",envoy_cluster_name="up"} 1\n'),
