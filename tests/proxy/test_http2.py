@@ -350,3 +350,35 @@ async def test_an_answer_before_the_request_s_end() -> None:
     answer = await served(act, b"POST / HTTP/1.1\r\nhost: h\r\ncontent-length: 10\r\nconnection: close\r\n\r\n12345")
     assert answer.startswith(b"HTTP/1.1 413")
     assert gone.is_set()
+
+
+SETTINGS = {  # as Envoy 1.40 says them, in its order; its windows are 16 MiB where we let one stream have as much as it may buffer
+    frames.Setting.HEADER_TABLE_SIZE: 4096,
+    frames.Setting.ENABLE_CONNECT_PROTOCOL: 0,
+    frames.Setting.MAX_CONCURRENT_STREAMS: 1024,
+    frames.Setting.INITIAL_WINDOW_SIZE: 2**20,
+}
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+async def test_the_settings_a_client_is_told(allowed: int) -> None:
+    told = frames.settings({**SETTINGS, frames.Setting.ENABLE_CONNECT_PROTOCOL: allowed})
+    async with Bench(http(codec_type="HTTP2", http2_protocol_options={"allow_connect": bool(allowed)})) as bench:
+        reader, writer = await bench.client()
+        writer.write(HELLO)
+        assert await asyncio.wait_for(reader.readexactly(len(told)), 5) == told
+        assert await asyncio.wait_for(reader.readexactly(13), 5) == frames.window_update(0, 25100289)
+
+
+async def test_the_settings_a_host_is_told() -> None:
+    told = PREFACE + frames.settings({frames.Setting.ENABLE_PUSH: 0, **SETTINGS}) + frames.window_update(0, 25100289)
+    heard: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+
+    async def listening(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        heard.set_result(await reader.readexactly(len(told)))
+
+    async with Bench(http(clusters=[cluster(http2=True)])) as bench:
+        await bench.host(listening)
+        _, writer = await bench.client()
+        writer.write(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+        assert await asyncio.wait_for(heard, 5) == told

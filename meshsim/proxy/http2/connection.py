@@ -15,7 +15,7 @@ from typing import cast
 
 from meshsim.proxy.http2 import frames
 from meshsim.proxy.http2.frames import Broken, Code, Setting
-from meshsim.proxy.http2.hpack import Decoder, Encoder, HpackError
+from meshsim.proxy.http2.hpack import TABLE, Decoder, Encoder, HpackError
 from meshsim.routing import http2_fields
 from meshsim.routing.http2_fields import Malformed
 from meshsim.routing.inspection import PREFACE
@@ -157,15 +157,14 @@ class Http2Connection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
         ours = {
-            Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
+            Setting.HEADER_TABLE_SIZE: TABLE,
+            Setting.ENABLE_CONNECT_PROTOCOL: int(self._connects),
             Setting.MAX_CONCURRENT_STREAMS: MAX_STREAMS,
-            Setting.MAX_HEADER_LIST_SIZE: MAX_HEADERS,
+            Setting.INITIAL_WINDOW_SIZE: STREAM_WINDOW,
         }
         if self._client:
             self._out.append(PREFACE)
             ours = {Setting.ENABLE_PUSH: 0, **ours}
-        if self._connects:
-            ours = {Setting.ENABLE_CONNECT_PROTOCOL: 1, **ours}
         self._out += (frames.settings(ours), frames.window_update(0, CONNECTION_WINDOW - frames.FIRST_WINDOW))
         self._schedule()
 
