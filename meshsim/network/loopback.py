@@ -82,7 +82,9 @@ class LoopbackNetwork:
         capture = self.directory.pods.get(source)
         if capture and capture.nameserver and destination == Address(capture.nameserver, dns.DNS_PORT):
             return await self._inside(source, dns.AGENT)
-        if destination.is_loopback or not capture or not capture.outbound:
+        if destination.is_loopback:
+            return await self._inside(source, destination, _LOCALHOST)
+        if not capture or not capture.outbound:
             return await self.connect(source, destination)
         if destination.host == source:
             return await self._inside(source, destination)
@@ -106,9 +108,9 @@ class LoopbackNetwork:
             return self.path(Address(_LOCALHOST, destination.port), destination.host)
         return capture.inbound
 
-    async def _inside(self, pod: str, destination: Address) -> Connection:
-        """To the application behind the pod's sidecar."""
-        return await self._reach(self.path(Address(_LOCALHOST, destination.port), pod), pod, destination)
+    async def _inside(self, pod: str, destination: Address, source: str = "") -> Connection:
+        """To the application behind the pod's sidecar, which sees the pod's address or that `source`."""
+        return await self._reach(self.path(Address(_LOCALHOST, destination.port), pod), source or pod, destination)
 
     async def _reach(self, path: str, source: str, destination: Address) -> Connection:
         try:
