@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+
 import pytest
 
 import meshsim
 from meshsim.mesh import Mesh
-from meshsim.network import netfilter
+from meshsim.network import namespaces, netfilter
 from meshsim.resources import node
 
 SCENARIO = "scenarios/private-nodes"
@@ -79,3 +82,24 @@ def test_pods_are_shown_on_their_nodes_and_loading_says_what_follows() -> None:
     pods = [r for r in found.told if r.kind == "Pod"]
     assert {p.metadata.labels["app"]: p.spec.spec.node_name for p in pods} == {"sleep": "app-1", "istio-egressgateway": "egress-1"}
     assert found.notes == node.notes(found.resources) == ["pods on nodes without ExternalIP have no route to public addresses: app-1"]
+
+
+REASON = namespaces.unavailable()
+ONE_AFTER_THE_OTHER = """
+import asyncio, sys, meshsim
+from meshsim.network import choice
+choice.enter("netns")
+async def main():
+    for name in sys.argv[1:]:
+        async with meshsim.load(name).run(network="netns") as live:
+            print(await live.arrives("sleep", "198.51.100.66", 443), await live.arrives("istio-egressgateway", "198.51.100.66", 443))
+asyncio.run(main())
+"""
+
+
+@pytest.mark.netns
+@pytest.mark.skipif(bool(REASON), reason=REASON)
+def test_a_mesh_in_the_same_process_has_no_walls_of_the_one_before() -> None:
+    command = [sys.executable, "-c", ONE_AFTER_THE_OTHER, SCENARIO, "scenarios/egress-gateway-http"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.stdout.split("\n") == ["False True", "True True", ""], done.stderr

@@ -131,8 +131,10 @@ class Node:
 
     def close(self) -> None:
         """Let go of every namespace. The kernel removes each after its last process and socket is gone; its wire goes now, so
-        that another mesh of this process can have the address.
+        that another mesh of this process can have the address; and so do the node's rules, or it would stand behind this one's walls.
         """
+        if self._services or self._walls != Walls():
+            namespaces.run("nft", "-f", "-", text="flush ruleset\n")
         wires = [_wire(address) for address in self._pods]
         for pod in self._pods.values():
             pod.close()
