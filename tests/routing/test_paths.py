@@ -42,3 +42,11 @@ def test_a_path_becomes_what_envoy_makes_of_it(target: str, becomes: str | None)
     """The rows are answers of Envoy 1.40 with normalize_path and merge_slashes."""
     manager = HttpConnectionManager(stat_prefix="x", normalize_path=True, merge_slashes=True)
     assert paths.normalizer(manager)(target) == becomes
+
+
+@given(st.text(alphabet='/.a-%2eEF5cC\\"|~ ', max_size=14))
+def test_a_path_that_was_normalized_stays_as_it_is(text: str) -> None:
+    once = paths.normalized("/" + text)
+    if once is not None:
+        assert paths.normalized(once) == once and once.startswith("/")
+        assert not {".", ".."} & set(once.split("/"))
