@@ -16,7 +16,7 @@ import msgspec
 from meshsim.bench import engines
 from meshsim.bench.legs import Leg
 from meshsim.bench.rounds import run_load
-from meshsim.bench.stage import Stage, memory
+from meshsim.bench.stage import Stage, own_memory
 
 SECONDS = 600.0  # where nobody says how long
 _STRETCHES = 12
@@ -28,8 +28,8 @@ _FEW = 8  # open files by which a pool's connections may differ
 
 
 class Stretch(msgspec.Struct, kw_only=True):
-    """requests that were answered. late: due and never sent. p50, p99: nanoseconds since they were due. memory: bytes, files: how many
-    are open; of all proxies."""
+    """requests that were answered. late: due and never sent. p50, p99: nanoseconds since they were due. memory: bytes of
+    their own, files: how many are open; of all proxies."""
 
     requests: int
     errors: int
@@ -89,7 +89,7 @@ async def soak(leg: Leg, name: str, seconds: float, progress: Callable[[str], No
                         late=result.late,
                         p50=result.histogram.quantile(0.5),
                         p99=result.histogram.quantile(0.99),
-                        memory=sum(map(memory, engine.pids)),
+                        memory=sum(own_memory(pid) for pid in engine.pids),
                         files=sum(map(_open_files, engine.pids)),
                         first_error=result.first_error,
                     )

@@ -65,11 +65,20 @@ def cpu_seconds(pid: int) -> float:
 
 def memory(pid: int) -> int:
     """Bytes of a process' proportional share of memory; 0 where /proc is missing."""
+    return _rolled_up(pid, "Pss:")
+
+
+def own_memory(pid: int) -> int:
+    """Bytes of a process' memory that no file is behind: unlike its share, it does not change when others come and go."""
+    return _rolled_up(pid, "Anonymous:")
+
+
+def _rolled_up(pid: int, name: str) -> int:
     try:
         lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
     except OSError:
         return 0
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("Pss:"))
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(name))
 
 
 def peak(pid: int) -> int:

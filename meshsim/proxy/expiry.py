@@ -34,30 +34,39 @@ class Expiry:
     """One connection's."""
 
     def __init__(self, core: Core, manager: Manager, lifetime: Lifetime, connection: Ending):
-        self._core, self._manager, self._connection = core, manager, connection
+        self._core, self._manager = core, manager
+        self._connection: Ending | None = connection
         self.lifetime = lifetime
         self._timer: asyncio.TimerHandle | None = None
         self._set()
 
     def retire(self) -> None:
         """The client shall go, because what it is connected to was replaced."""
-        self.lifetime.drain(self._core.loop.time())
-        self._connection.ask_to_go()
-        self._set()
+        if self._connection is not None:
+            self.lifetime.drain(self._core.loop.time())
+            self._connection.ask_to_go()
+            self._set()
 
     def stop(self) -> None:
+        """The connection is no more, or another's; nothing here holds on to it."""
+        self._cancel()
+        self._connection = None
+
+    def _cancel(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def _set(self) -> None:
-        self.stop()
+        self._cancel()
         left = self.lifetime.due(self._core.loop.time())
         if left:
             self._timer = self._core.loop.call_later(left, self._look)
 
     def _look(self) -> None:
         self._timer = None
+        if self._connection is None:
+            return
         before = self.lifetime.stage
         reached = self.lifetime.check(self._core.loop.time(), spoken=self._connection.spoken)
         if reached:

@@ -100,6 +100,7 @@ class Http1Server(asyncio.Protocol):
                 timer.cancel()
         if self._shortcut is not None:
             self._shortcut.stop()
+            self._shortcut = None
         if self._stream is not None:
             self._stream.client_gone()
         elif self._parser.collecting and not answered:  # a request that never became one is logged all the same

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 import socket
+import weakref
 from typing import Any as Json
 
 import msgspec
@@ -15,7 +17,7 @@ from meshsim.network.base import Address
 from meshsim.proxy.http1_client import Http1Client
 from meshsim.proxy.proxy import Proxy
 from meshsim.routing.message import Request, Response
-from tests.proxy.support import PROXY, Bench, answering, cluster, http
+from tests.proxy.support import PROXY, Bench, answering, cluster, http, tcp
 
 GET = b"GET / HTTP/1.1\r\nhost: h\r\nconnection: close\r\n\r\n"
 OK = b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nhi"
@@ -292,3 +294,24 @@ async def test_a_websocket_passes_two_proxies_with_http2_between() -> None:
             writer.close()
         finally:
             await outer.close()
+
+
+@pytest.mark.parametrize("config", [http(), tcp()], ids=["http", "tcp"])
+async def test_a_connection_leaves_no_cycle(config: dict[str, Json]) -> None:
+    """Proxies let the collector look seldom: what only it can free would be there for hours."""
+    async with Bench(config) as bench:
+        await bench.host(answering)
+        gc.collect()
+        gc.disable()
+        try:
+            reader, writer = await bench.client()
+            for _ in range(4):
+                writer.write(b"GET / HTTP/1.1\r\nhost: h\r\n\r\n")
+                await reader.readuntil(b"ok")
+            (served,) = map(weakref.ref, bench.proxy.core.connections)
+            writer.close()
+            async with asyncio.timeout(10):
+                while served() is not None:
+                    await asyncio.sleep(0.001)
+        finally:
+            gc.enable()
