@@ -33,6 +33,7 @@ TAIL_OF_MANY = 10  # kubectl shows the last lines only where a selector chose th
 STDOUT = "-"
 _POLL = 0.1
 _CERTIFICATES = ("/etc/certs/", "/var/run/secrets/workload-spiffe-credentials/")
+"""Where Istio has a proxy's certificates. A pod in namespaces has the first itself; on sockets it has no files of its own."""
 
 
 class Commands:
@@ -252,13 +253,15 @@ class Commands:
         known = tables.containers(resource)
         if asked.container and known and asked.container not in known:
             raise MeshsimError(f"Error from server (BadRequest): container {asked.container} is not valid for pod {place.name}")
+        pod = self._live.pod(_full(place))
         if place.proxy is not None:
-            done = await self._by_proxy(self._live.proxy(_full(place)), asked.after, terminal)
+            lacking = _CERTIFICATES if pod.enter is None else _CERTIFICATES[1:]
+            done = await self._certificates(self._live.proxy(_full(place)), asked.after, lacking, terminal)
             if done is not None:
                 return done
         if asked.tty and not terminal.kind:
             await terminal.say("Unable to use a TTY - input is not a terminal or the right kind of file")
-        status = await run(self._live.pod(_full(place)), asked.after, terminal, stdin=asked.stdin)
+        status = await run(pod, asked.after, terminal, stdin=asked.stdin)
         if status:
             if status == NO_SUCH_PROGRAM:
                 await terminal.say(f'error: exec: "{asked.after[0]}": executable file not found in $PATH')
@@ -280,12 +283,9 @@ class Commands:
         await terminal.say(f"{count} packets captured")
         return 0
 
-    async def _by_proxy(self, member: Member, words: list[str], terminal: Terminal) -> int | None:
-        """What only a proxy's container has: `pilot-agent request`, and its certificates as files. None: neither."""
-        if words[:2] == ["pilot-agent", "request"] and len(words) >= 4:
-            await terminal.out(await member.admin("/" + words[3].lstrip("/"), words[2]))
-            return 0
-        if words[0] == "cat" and words[1:] and all(w.startswith(_CERTIFICATES) for w in words[1:]):
+    async def _certificates(self, member: Member, words: list[str], folders: tuple[str, ...], terminal: Terminal) -> int | None:
+        """`cat` of a proxy's certificates in folders that its pod lacks here. None for any other command."""
+        if words[0] == "cat" and words[1:] and all(w.startswith(folders) for w in words[1:]):
             files = member.workload.files
             known = {"cert-chain.pem": files.chain, "key.pem": files.key, "root-cert.pem": files.root}
             for word in words[1:]:

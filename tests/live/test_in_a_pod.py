@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import re
 import shlex
@@ -17,7 +18,7 @@ import pytest
 
 from meshsim.errors import MeshsimError
 from meshsim.mesh import Mesh, load
-from meshsim.network import packets
+from meshsim.network import namespaces, packets
 from meshsim.surroundings import home
 from tests.network.inside import in_namespaces, needs_netns
 
@@ -80,6 +81,26 @@ def test_programs_find_what_they_find_in_a_cluster() -> None:
     curled = found[len(FINDINGS) :]
     wrong = [(command, codes, got) for got, (codes, command) in zip(curled, CODES, strict=True) if str(got[0]) not in codes]
     assert not wrong
+
+
+@needs_netns
+def test_a_kernel_without_overlays_for_users_shows_a_pod_s_two_files_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    mount = namespaces.mount
+
+    def of_linux_5_10(source: str, target: str, kind: str = "", flags: int = 0, data: str = "") -> None:
+        if kind == "overlay":
+            raise PermissionError(errno.EPERM, "mount: Operation not permitted")
+        mount(source, target, kind, flags, data)
+
+    async def main() -> list[tuple[int, str]]:
+        async with mesh().run(network="netns") as live:
+            commands = ("cat /etc/resolv.conf /etc/hosts", "test -e /etc/certs", "curl -s -o /dev/null -w %{http_code} edition.cnn.com")
+            return [await live.pod("sleep").output("sh", "-c", command) for command in commands]
+
+    monkeypatch.setattr(namespaces, "mount", of_linux_5_10)
+    (_, files), (certificates, _), curl = in_namespaces(lambda: asyncio.run(main()))
+    assert "nameserver 10.96.0.10\n" in files and "10.244.1.10 sleep" in files
+    assert certificates == 1 and curl == (0, "301")
 
 
 @needs_netns
