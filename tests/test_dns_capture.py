@@ -55,7 +55,6 @@ def test_what_lies_nearest_to_the_pod_counts(text: str, expected: dict[str, str]
     ("annotation", "said"),
     [
         ("'proxyMetadata: [a]'", 'proxyMetadata'),
-        ("'proxyMetadat: {a: b}'", "proxyMetadata"),
         ("'just words'", "not one mapping with fields of ProxyConfig"),
         ("'a: ['", "not YAML"),
     ],
@@ -64,6 +63,12 @@ def test_a_wrong_annotation_is_an_error_with_its_line(annotation: str, said: str
     with pytest.raises(ConfigError, match=said) as raised:
         resources.loads(POD.format(f"{{proxy.istio.io/config: {annotation}}}"), "x.yaml").require()
     assert "x.yaml:3:" in str(raised.value)
+
+
+def test_what_has_no_effect_in_the_annotation_is_said() -> None:
+    found = resources.loads(POD.format("{proxy.istio.io/config: 'proxyMetadat: {a: b}'}"), "x.yaml")
+    (said,) = (str(problem) for problem in found.problems)
+    assert said.startswith("x.yaml:3:") and "warning" in said and '"proxyMetadat" has no effect here; did you mean "proxyMetadata"?' in said
 
 
 TABLE: list[dict[str, Json]] = [

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any as Json
 
+import msgspec
+
 from meshsim.errors import ConfigError, Problem
 from meshsim.resources import decode
 from meshsim.resources.mesh_config import DefaultConfig, MeshConfig
@@ -22,6 +24,7 @@ PREFIX = "ISTIO_META_"
 HEEDED = ("ISTIO_META_DNS_CAPTURE", "ISTIO_META_DNS_AUTO_ALLOCATE", "ISTIO_META_UNPRIVILEGED_POD")
 """Those with an effect here. DNS_AUTO_ALLOCATE asks for what every istiod of today does unasked."""
 _TEMPLATE = ("spec", "template")
+_FIELDS = frozenset(field.encode_name for field in msgspec.structs.fields(DefaultConfig))
 
 
 class ProxyMetadata:
@@ -78,8 +81,11 @@ def problems(resource: Resource[Json]) -> Iterator[Problem]:
         yield Problem("error", f"annotation {ANNOTATION}: {e}", place, resource.id)
         return
     for value in read:
+        for name in value.keys() - _FIELDS:
+            said = f'annotation {ANNOTATION}: "{name}" has no effect here'
+            yield Problem("warning", said, place, resource.id, hint=decode.nearest(name, _FIELDS))
         found: list[Problem] = []
-        decode.convert(value, DefaultConfig, Source(place.file), (), found)
+        decode.convert({name: value[name] for name in value.keys() & _FIELDS}, DefaultConfig, Source(place.file), (), found)
         for problem in found:
             yield Problem(problem.severity, f"annotation {ANNOTATION}: {problem.message}", place, resource.id, hint=problem.hint)
 
