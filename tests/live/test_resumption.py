@@ -49,7 +49,7 @@ async def test_a_certificate_is_renewed_under_an_open_connection() -> None:
         for proxy in live.proxies:
             await proxy.renew()
         assert (await pod.get(URL)).status == 301
-        stats = await live.proxy("sleep").admin("/stats?filter=egressgateway.*upstream_cx_total")
+        stats = await live.proxy("sleep").admin("/stats?filter=80.cnn.*egressgateway.*upstream_cx_total")
         assert [value for line in stats.splitlines() if (value := line.rpartition(": ")[2]) != "0"] == ["1"]
         hashes = [dict(each["headers"])["x-forwarded-client-cert"].partition("Hash=")[2][:64] for each in live.arrivals()]
         assert hashes[0] == hashes[1]
