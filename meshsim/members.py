@@ -143,7 +143,17 @@ class InProcess(Member):
             await self._running.update(self.placed)
 
 
-class Separate(Member):
+class _Child(Member):
+    """A proxy that is a process: its home holds what it printed."""
+
+    def log(self) -> list[str]:
+        try:
+            return (self.home / "stdout").read_text(errors="replace").splitlines()
+        except FileNotFoundError:
+            return []
+
+
+class Separate(_Child):
     """A proxy in a process of its own."""
 
     _process: Process | None = None
@@ -168,12 +178,6 @@ class Separate(Member):
         if self._process is not None:
             await self._process.stop()
 
-    def log(self) -> list[str]:
-        try:
-            return (self.home / "stdout").read_text(errors="replace").splitlines()
-        except FileNotFoundError:
-            return []
-
     async def admin(self, path: str, method: str = "GET") -> str:
         reader, writer = await asyncio.open_unix_connection(str(self.home / proxy_process.ADMIN))
         try:
@@ -183,7 +187,7 @@ class Separate(Member):
             writer.close()
 
 
-class Enveloped(Member):
+class Enveloped(_Child):
     """A real Envoy in its pod's namespace, on the same configuration."""
 
     _is_told_of_application = True
@@ -200,12 +204,6 @@ class Enveloped(Member):
     async def stop(self) -> None:
         if self._process is not None:
             await self._process.stop()
-
-    def log(self) -> list[str]:
-        try:
-            return (self.home / "stdout").read_text(errors="replace").splitlines()
-        except FileNotFoundError:
-            return []
 
     async def admin(self, path: str, method: str = "GET") -> str:
         assert self._process is not None
