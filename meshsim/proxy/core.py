@@ -18,9 +18,10 @@ from meshsim.routing import tallies
 from meshsim.routing.access_log import Logger
 from meshsim.routing.clusters import stat_name
 from meshsim.routing.entry import Entry
-from meshsim.routing.exchange import Exchange, Mirror
+from meshsim.routing.exchange import Exchange
 from meshsim.routing.manager import Manager
 from meshsim.routing.runtime import Runtime
+from meshsim.routing.steps import Mirror
 
 if TYPE_CHECKING:
     from meshsim.proxy.shortcut import Shortcut

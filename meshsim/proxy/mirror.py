@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from meshsim.routing import transport
-from meshsim.routing.exchange import Attempt, Exchange, Mirror
+from meshsim.routing.exchange import Exchange
 from meshsim.routing.message import Headers, Response
 from meshsim.routing.retries import Reset
+from meshsim.routing.steps import Attempt, Mirror
 
 if TYPE_CHECKING:
     from meshsim.proxy.core import Core

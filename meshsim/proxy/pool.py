@@ -22,9 +22,9 @@ from meshsim.proxy.stats import Meter
 from meshsim.proxy.tls import HandshakeFailed, NoSecret, TlsTransport
 from meshsim.routing import tls_words
 from meshsim.routing.clusters import Cluster, Host
-from meshsim.routing.exchange import Attempt
 from meshsim.routing.facts import Downstream
 from meshsim.routing.retries import Reset
+from meshsim.routing.steps import Attempt
 from meshsim.routing.transport import Transport
 from meshsim.xds.message import seconds
 

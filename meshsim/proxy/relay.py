@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Protocol, cast
 
 from meshsim.proxy import splice
 from meshsim.proxy.pool import ConnectFailed
-from meshsim.routing.exchange import Attempt
 from meshsim.routing.facts import Downstream
 from meshsim.routing.message import Headers, Request, Response
 from meshsim.routing.retries import Reset
 from meshsim.routing.runtime import Chain
+from meshsim.routing.steps import Attempt
 from meshsim.routing.tcp import Close, Connect, Lookup, Session
 
 if TYPE_CHECKING:

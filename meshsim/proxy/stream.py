@@ -11,11 +11,12 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from meshsim.proxy.deadlines import Deadline
-from meshsim.routing.exchange import Attempt, Cut, Exchange, Forward, Lookup, Reply, Step, Wait
+from meshsim.routing.exchange import Exchange
 from meshsim.routing.manager import Manager
 from meshsim.routing.message import Headers, Request, Response
 from meshsim.routing.replies import BAD_REQUESTS, REQUEST_TIMEOUT, Local
 from meshsim.routing.retries import Reset
+from meshsim.routing.steps import Attempt, Cut, Forward, Lookup, Reply, Step, Wait
 
 if TYPE_CHECKING:
     from meshsim.proxy.core import Core

@@ -14,8 +14,9 @@ from meshsim.xds.http_filters import Cors, CorsPolicy, DynamicForwardProxyFilter
 from meshsim.xds.rbac import HttpRbac
 
 if TYPE_CHECKING:
-    from meshsim.routing.exchange import Exchange, Step
+    from meshsim.routing.exchange import Exchange
     from meshsim.routing.runtime import Runtime
+    from meshsim.routing.steps import Step
 
 
 Filter = Callable[["Exchange"], "Step | None"]

@@ -15,9 +15,10 @@ from typing import NamedTuple
 
 from meshsim.routing import headers, http1, paths
 from meshsim.routing.clusters import DYNAMIC, Cluster, Host
-from meshsim.routing.exchange import Attempt, Exchange, Forward
+from meshsim.routing.exchange import Exchange
 from meshsim.routing.message import Headers, Request, Response
 from meshsim.routing.routes import CompiledRoute
+from meshsim.routing.steps import Attempt, Forward
 from meshsim.routing.transport import transport
 
 _LINE = re.compile(rb"GET (/[\x21-\x7e]*) HTTP/1\.1")

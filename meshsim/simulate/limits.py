@@ -6,7 +6,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import NamedTuple
 
-from meshsim.routing.exchange import Exchange, Step
+from meshsim.routing.exchange import Exchange
+from meshsim.routing.steps import Step
 
 
 class Limit(NamedTuple):

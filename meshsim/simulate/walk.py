@@ -20,7 +20,7 @@ from meshsim import xds
 from meshsim.cluster import search_order
 from meshsim.resources.interception import Interception
 from meshsim.resources.network_policy import Wall
-from meshsim.routing import exchange, http1, http2_fields, inspection, tcp, tls_words
+from meshsim.routing import http1, http2_fields, inspection, steps, tcp, tls_words
 from meshsim.routing.clusters import Cluster
 from meshsim.routing.entry import Entry
 from meshsim.routing.exchange import Exchange
@@ -473,7 +473,7 @@ class Simulation:
                 began = self.now
             own = limits.soonest(this, start, began)
             walk.deadlines[before:] = [own.when] if own else []
-            if isinstance(step, exchange.Wait):
+            if isinstance(step, steps.Wait):
                 until = self.now + step.seconds
                 if until > walk.deadline:
                     first = own is not None and own.when <= walk.deadline
@@ -486,19 +486,19 @@ class Simulation:
                     break
                 self.now = until
                 step = this.resume()
-            elif isinstance(step, exchange.Lookup):
+            elif isinstance(step, steps.Lookup):
                 step = this.looked_up(step.name, step.port, self._world.resolve(step.name) if not _is_address(step.name) else [step.name])
-            elif isinstance(step, exchange.Attempt):
+            elif isinstance(step, steps.Attempt):
                 made, body, echo = self._attempt(node, this, step, talk, walk, hop, own)
                 if isinstance(made, _GivenUp):
                     this.downstream_gone(reset=talk.http2 is True)
                     got = Got(error="gave up")
                     break
                 step = made
-            elif isinstance(step, exchange.Forward):
+            elif isinstance(step, steps.Forward):
                 got = Got(response=step.response, body=body, echo=echo)
                 break
-            elif isinstance(step, exchange.Reply):
+            elif isinstance(step, steps.Reply):
                 got = Got(response=step.response, body=step.body)
                 if step.close and not talk.http2:
                     got = conversation.closing(got)
@@ -510,8 +510,8 @@ class Simulation:
         return got
 
     def _attempt(
-        self, node: _Node, this: Exchange, step: exchange.Attempt, talk: Http, walk: _Walk, hop: Hop, own: limits.Limit | None
-    ) -> tuple[exchange.Step | _GivenUp, bytes, dict[str, Json] | None]:
+        self, node: _Node, this: Exchange, step: steps.Attempt, talk: Http, walk: _Walk, hop: Hop, own: limits.Limit | None
+    ) -> tuple[steps.Step | _GivenUp, bytes, dict[str, Json] | None]:
         """One attempt upstream, and what it makes of the exchange."""
         self._mirror(node, this, walk)
         source, address = node.proxy.ip, step.host.address
