@@ -19,7 +19,7 @@ from pathlib import Path
 
 from meshsim.errors import MeshsimError
 
-READY, DONE = b"ready\n", b"done\n"
+READY, DONE, END = b"ready\n", b"done\n", b"end\n"
 START_TIMEOUT = 30.0  # seconds; a child that needs longer is stuck
 TELL_TIMEOUT = 30.0  # seconds for a child to do as it is told
 STOP_TIMEOUT = 5.0  # seconds a child has to end by itself
@@ -107,8 +107,10 @@ class Process:
         return await self._process.wait()
 
     async def stop(self) -> None:
-        """Cut the lifeline and see the process end, by force after `STOP_TIMEOUT`. Stopping twice is allowed."""
+        """Say so, cut the lifeline and see the process end, by force after `STOP_TIMEOUT`. Stopping twice is allowed."""
         if self._lifeline is not None:
+            with contextlib.suppress(OSError):  # of a child that is gone, or of a lifeline that is cut already
+                self._lifeline.send(END)
             self._lifeline.close()
         if self._process is None:
             return

@@ -8,7 +8,7 @@ import signal
 import socket
 from collections.abc import Awaitable, Callable
 
-from meshsim.processes import DONE, READY
+from meshsim.processes import DONE, END, READY
 
 _OBJECTS = 10_000  # more of them than there were at the last look: time for another
 
@@ -23,6 +23,8 @@ class Lifeline:
         loop = asyncio.get_running_loop()
         self.told_to_stop = False
         """Whether a signal said so; else the lifeline was cut."""
+        self.orphaned = False
+        """Whether it was cut without a word: the parent did not stop us, it died."""
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_signal)
 
@@ -43,12 +45,15 @@ class Lifeline:
 
     async def _read(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, handle: Handler | None) -> None:
         try:
-            while line := await reader.readline():
+            while (line := await reader.readline()) != END:
+                if not line:
+                    self.orphaned = True
+                    break
                 if handle is not None:
                     await handle(line.decode().strip())
                 writer.write(DONE)
         except ConnectionError:
-            pass
+            self.orphaned = True
         self.stopping.set()
 
 

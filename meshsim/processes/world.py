@@ -7,7 +7,6 @@ what arrives to `arrivals.jsonl`. When the parent died without a word it also ta
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import sys
 from pathlib import Path
@@ -56,7 +55,6 @@ def read(folder: Path) -> Outside:
 
 
 async def main(folder: Path) -> None:
-    parent = os.getppid()
     lifeline = Lifeline()
     network = choice.of_folder(folder)
     with open(folder / ARRIVALS, "a", buffering=1) as arrivals:
@@ -77,17 +75,18 @@ async def main(folder: Path) -> None:
         await lifeline.serve(update)
         await world.close()
         await network.close()
-    await _tidy(folder, parent)
+    if lifeline.orphaned:
+        await _tidy(folder)
 
 
-async def _tidy(folder: Path, parent: int) -> None:
-    """Take the run folder away if the parent died without a word. What it forked, and what still writes there, may take a moment to end."""
+async def _tidy(folder: Path) -> None:
+    """Take the run folder of a parent that died away, once its lock is free. What still writes there may take a moment to end."""
     abandoned = False
     for _ in range(_PATIENCE):
         abandoned = abandoned or is_abandoned(folder)
         if abandoned:
             shutil.rmtree(folder, ignore_errors=True)
-        if not folder.exists() or (not abandoned and os.getppid() == parent):
+        if not folder.exists():
             return
         await asyncio.sleep(0.02)
 
