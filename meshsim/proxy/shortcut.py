@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from meshsim.routing.manager import Manager
 
 PATH = "MESHSIM_PATH"
-_MOST = 16  # different heads remembered for a connection, and paths for each
+_MOST = 8  # different heads remembered for a connection, and paths for each
 _END = b"\r\n\r\n"
 
 
@@ -53,9 +53,10 @@ class _Known:
 
 
 class _Alike:
-    """Requests with the same headers: each route they get, and the paths that were seen."""
+    """Requests with the same headers: each route they get, and the paths that were seen. version: of the configuration they had then."""
 
-    def __init__(self) -> None:
+    def __init__(self, version: int) -> None:
+        self.version = version
         self.known: list[_Known] = []
         self.paths: dict[bytes, tuple[_Known, str]] = {}
 
@@ -69,6 +70,8 @@ class Shortcut:
         self._learned: dict[bytes, _Alike] = {}
         self._last = b""
         self._learning: Said | None = None
+        self._as_of = 0
+        """The configuration's version when the request came that is being learned from."""
         self._client: Http1Client | None = None
         self._known: _Known
         self._host: Host
@@ -93,8 +96,10 @@ class Shortcut:
 
     def take(self, data: bytes) -> bool:
         """Send on what a client sent, if it is a whole request that has been here before; False: it has not."""
-        if data.find(_END) != len(data) - len(_END):
+        if data.find(_END) != len(data) - len(_END) or len(data) > self._manager.rules.max_headers:
             return False
+        core = self._core
+        self._as_of = core.runtime.version
         said = repeats.said(data)
         alike = self._learned.get(said.rest)
         if alike is None:
@@ -102,13 +107,15 @@ class Shortcut:
             self._last = said.rest
             return False
         self._learning = None
+        if alike.version != self._as_of:
+            return self._forget(said)
         found = alike.paths.get(said.line) or self._route(alike, said)
         if found is None:
             return False
         known, path = found
         repeat = known.repeat
-        cluster, core = repeat.cluster, self._core
-        if repeat.version != core.runtime.version or repeat.hosts is not cluster.hosts:
+        cluster = repeat.cluster
+        if repeat.hosts is not cluster.hosts:
             return self._forget(said)
         for pool in known.pools.values():
             if not pool.has_free():
@@ -145,7 +152,7 @@ class Shortcut:
     def learn(self, stream: Stream) -> None:
         """A stream of the long way has ended: remember what became of its request, if it was the second of its kind."""
         said, self._learning = self._learning, None
-        if said is None or stream.attempt is None:
+        if said is None or stream.attempt is None or self._as_of != self._core.runtime.version:
             return
         repeat = Repeat.of(stream.exchange, stream.attempt, said)
         if repeat is None:
@@ -160,7 +167,7 @@ class Shortcut:
         if alike is None:
             if len(self._learned) >= _MOST:
                 self._learned.clear()
-            alike = self._learned[said.rest] = _Alike()
+            alike = self._learned[said.rest] = _Alike(self._as_of)
         alike.known.append(_Known(self._core, self._manager, repeat, pools))
 
     def _route(self, alike: _Alike, said: Said) -> tuple[_Known, str] | None:

@@ -23,6 +23,8 @@ from meshsim.routing.transport import transport
 
 _LINE = re.compile(rb"GET (/[\x21-\x7e]*) HTTP/1\.1")
 _ID = re.compile(rb"\r\nx-request-id: ([0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12})(?=\r\n)")
+_EXPECTING = re.compile(rb"(?i)\r\nexpect[ \t]*:")
+_LONGEST = 4096  # bytes of a head, and more is not remembered: a connection shall not keep much
 _OWN_ID = b"\r\n" + headers.REQUEST_ID.encode() + b": "
 _ID_SIZE = 36  # bytes of a UUID as text
 _FIRST_LEARNED, _LAST_LEARNED = 200, 399  # statuses: a server's errors count for the outlier detection, a client's seldom repeat
@@ -76,7 +78,6 @@ class Repeat:
 
     def __init__(self, exchange: Exchange, attempt: Attempt, before: bytes, after: bytes, *, own_id: bool):
         assert exchange.cluster is not None and exchange.selected is not None
-        self.version = exchange.runtime.version
         self.route: CompiledRoute = exchange.selected
         self.cluster: Cluster = exchange.cluster
         self.hosts = exchange.cluster.hosts
@@ -96,7 +97,9 @@ class Repeat:
     @classmethod
     def of(cls, exchange: Exchange, attempt: Attempt, before: Said) -> Repeat | None:
         """What an exchange that is over teaches, if anything; before: what its client said."""
-        if not _steady(exchange, attempt) or _LINE.fullmatch(before.line) is None or b"\n\n" in before.rest:
+        if len(before.rest) > _LONGEST or http1.head_end(before.rest) != len(before.rest) or _EXPECTING.search(before.rest):
+            return None  # long, or two requests to a parser, or one whose client is told to go on
+        if not _steady(exchange, attempt) or _LINE.fullmatch(before.line) is None:
             return None
         head, _ = http1.request_head(exchange.request)
         line = head[: head.index(b"\r\n")]
@@ -150,7 +153,7 @@ class Repeat:
     def learn(self, head: bytes, response: Response, length: int) -> Answer | None:
         """What a response's head becomes here; None where it is not only the head that says so."""
         like = self._exchange
-        if not _FIRST_LEARNED <= response.status <= _LAST_LEARNED or response.ends:
+        if not _FIRST_LEARNED <= response.status <= _LAST_LEARNED or response.ends or len(head) > _LONGEST:
             return None
         exchange, _ = self.exchange(like.request.path, like.request.first(headers.REQUEST_ID) or "", self._attempt.host, 0.0)
         step = exchange.responded(response)
@@ -176,13 +179,18 @@ class Repeat:
         return answer
 
 
-_ANSWERS = 32  # heads of responses remembered for each repeat
+_ANSWERS = 16  # heads of responses remembered for each repeat
 
 
 def path_of(line: bytes) -> str | None:
     """The path that a first line asks for, if it is one that can repeat."""
     found = _LINE.fullmatch(line)
     return found[1].decode() if found else None
+
+
+def _asks_for_id(route: CompiledRoute) -> bool:
+    """Whether a route is chosen by the one header in which repeats differ."""
+    return any(matcher.name.lower() == headers.REQUEST_ID for matcher in route.route.match.headers)
 
 
 def _steady(exchange: Exchange, attempt: Attempt) -> bool:
@@ -205,6 +213,6 @@ def _steady(exchange: Exchange, attempt: Attempt) -> bool:
         and cluster.type != DYNAMIC and not action.hash_policy and not action.request_mirror_policies
         and action.weighted_clusters is None and not action.cluster_header and not action.auto_host_rewrite
         and not action.prefix_rewrite and action.regex_rewrite is None
-        and all(route.fraction is None for route in selected.host.routes)
+        and all(route.fraction is None and not _asks_for_id(route) for route in selected.host.routes)
         and not any("%" in value for value in operations)
     )  # fmt: skip

@@ -77,6 +77,7 @@ def two_hosts() -> dict[str, Json]:
 
 
 OTHER = Address("10.9.9.10", 80)
+BY_ID = {"name": "x-request-id", "string_match": {"prefix": "2"}}
 RETRY = {"retry_policy": {"retry_on": "503,reset", "num_retries": 1, "retry_back_off": {"base_interval": "0.001s"}}}
 LONG = b"HTTP/1.1 200 OK\r\ncontent-length: 70000\r\n\r\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n2\r\nhi\r\n0\r\n\r\n"
@@ -99,6 +100,15 @@ TALKS: dict[str, Talk] = {
     "a header where an id was": Talk(
         [*[get("/", f"x-request-id: {UUID % n}") for n in range(3)], get("/", "x-request-id: 11\r\nevil: 4-8888-4888-8888-8888888")], 1
     ),
+    "a route by the id": Talk(
+        [get("/", f"x-request-id: {UUID % n}") for n in (1, 2, 3)] + [get("/", "x-request-id: 2" + (UUID % 1)[1:])],
+        0,
+        config=lambda: http([{"match": {"prefix": "/", "headers": [BY_ID]}, "direct_response": {"status": 418}}]),
+    ),
+    "expecting a 100": Talk([get("/", "expect: 100-continue")] * 4, 0),
+    "too long a path": Talk([*[get()] * 3, get("/" + "a" * 1100)], 1, config=lambda: http(max_request_headers_kb=1)),
+    "long headers": Talk([get("/", f"cookie: {'c' * 5000}")] * 4, 0),
+    "a long answer's head": Talk([get()] * 4, 2, [[OK.replace(b"Thing", b"T" * 5000)]]),
     "other headers": Talk([get("/", f"a: {n % 2}") for n in (0, 0, 0, 1, 1, 1, 0)], 3),
     "at the edge": Talk([get("/", f"x-request-id: {UUID % n}") for n in range(4)], 2, config=lambda: http(use_remote_address=True)),
     "no ids": Talk([get()] * 4, 2, config=lambda: http(generate_request_id=False)),
@@ -223,6 +233,8 @@ async def response(reader: asyncio.StreamReader) -> bytes:
     async with asyncio.timeout(5):
         try:
             head = await reader.readuntil(b"\r\n\r\n")
+            if head.startswith(b"HTTP/1.1 100 "):
+                return head + await response(reader)
             if b"chunked" in head:
                 body = await reader.readuntil(b"0\r\n\r\n")
             else:
