@@ -3,7 +3,7 @@
 How this works: every mesh gets these resources, so that pods look names up at an address that is a pod's, and NetworkPolicies select that
 pod by its labels like any other. A pod, Service or Namespace of that name that is written out takes the place of this one's. istiod is told
 nothing of them, as where its `discoverySelectors` leave `kube-system` out: what proxies get is the same with them and without.
-Source: what kubeadm installs (Service kube-dns 10.96.0.10, label k8s-app=kube-dns, ports dns, dns-tcp and metrics).
+Source: what kubeadm installs (Service kube-dns 10.96.0.10, label k8s-app=kube-dns, ports dns and dns-tcp).
 """
 
 from __future__ import annotations

@@ -26,7 +26,7 @@ from meshsim.errors import MeshsimError
 from meshsim.ground import ground
 from meshsim.identity import Authority
 from meshsim.members import APPLICATION_ADDRESS, Enveloped, InProcess, Member, Separate
-from meshsim.mesh import Mesh, PodPlace, UnknownPod
+from meshsim.mesh import ASYNCIO, ENGINES, ENVOY, Mesh, PodPlace, UnknownPod
 from meshsim.network import directory
 from meshsim.network.admin_door import AdminDoor
 from meshsim.network.base import Address
@@ -44,8 +44,6 @@ from meshsim.world import World
 from meshsim.world.certificates import Authorities
 from meshsim.xds.name_table import NameTable, name_table
 
-ASYNCIO, ENVOY = "asyncio", "envoy"
-ENGINES = (ASYNCIO, ENVOY)
 ANY_ADDRESS = "0.0.0.0"  # where it does if the pod's annotations lead connections past the sidecar
 CURL_PATIENCE = 3  # seconds for a connection, in a mesh where packets are dropped
 _ROTATION_CHECK = 30.0  # seconds between looks at the age of certificates

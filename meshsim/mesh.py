@@ -46,6 +46,10 @@ from meshsim.surroundings import surrounded
 if TYPE_CHECKING:
     from meshsim.live import LiveMesh
 
+ASYNCIO, ENVOY = "asyncio", "envoy"
+ENGINES = (ASYNCIO, ENVOY)
+"""What the proxies of a running mesh can be: our own, or real Envoys."""
+
 
 class UnknownPod(MeshsimError):
     """No pod of the mesh has that name; the text lists those that exist."""
@@ -219,7 +223,7 @@ class Mesh:
         seed: int = 0,
         cacerts: Path | None = None,
         network: str = "loopback",
-        engine: str = "asyncio",
+        engine: str = ASYNCIO,
     ) -> LiveMesh:
         """The mesh alive on this machine, to be entered with `async with`; see LiveMesh."""
         from meshsim.live import LiveMesh

@@ -8,12 +8,10 @@ import click
 
 from meshsim.cli import alive
 from meshsim.cli.sources import file_option, istio_version_option, load_mesh, network_option
-from meshsim.mesh import Mesh
+from meshsim.mesh import ASYNCIO, ENGINES, Mesh
 from meshsim.network.choice import enter
 from meshsim.pod import NO_SUCH_PROGRAM
 from meshsim.proxy.parsers import CODEC, CODECS
-
-ENGINES = ("asyncio", "envoy")
 
 
 @click.command("run", context_settings={"ignore_unknown_options": True})
@@ -24,7 +22,7 @@ ENGINES = ("asyncio", "envoy")
 @network_option
 @istio_version_option
 @click.option("--codec", type=click.Choice(CODECS), help="what reads HTTP/1 in the proxies; default: httptools where it is installed")
-@click.option("--engine", type=click.Choice(ENGINES), default="asyncio", help="what the proxies are; envoy is the real one, on netns")
+@click.option("--engine", type=click.Choice(ENGINES), default=ASYNCIO, help="what the proxies are; envoy is the real one, on netns")
 @click.option("--logs", is_flag=True, help="print what each proxy logged, afterwards")
 def command(
     scenario: str | None,

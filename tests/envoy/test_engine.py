@@ -10,7 +10,7 @@ import pytest
 
 import meshsim
 from meshsim.errors import MeshsimError
-from meshsim.live import ENGINES
+from meshsim.mesh import ENGINES
 from tests.envoy.needed import NEEDS_ENVOY
 from tests.network.inside import in_namespaces, needs_netns
 
