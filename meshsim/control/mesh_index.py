@@ -100,7 +100,10 @@ class MeshIndex:
         return self._destinations[key]
 
     def peer_authentication(self, namespace: str, labels: Mapping[str, str] | None = None, port: int = 0) -> str:
-        """The mode for a workload (or, without labels, for a namespace): its own, the namespace's, the mesh's, PERMISSIVE."""
+        """The mode for a workload (or, without labels, for a namespace): its own, the namespace's, the mesh's, PERMISSIVE.
+
+        In the root namespace a policy for some workloads counts nowhere.
+        """
         mode = "UNSET"
         own: Resource[Json] | None = None
         namespace_wide: Resource[Json] | None = None
@@ -108,7 +111,8 @@ class MeshIndex:
         for policy in self.of("PeerAuthentication"):
             selector = policy.spec.selector.match_labels if policy.spec.selector else {}
             if selector:
-                if labels is not None and policy.namespace == namespace and own is None and selector.items() <= labels.items():
+                here = labels is not None and policy.namespace == namespace != self.root
+                if here and labels is not None and own is None and selector.items() <= labels.items():
                     own = policy
             elif policy.namespace == namespace and namespace != self.root:
                 namespace_wide = namespace_wide or policy

@@ -8,7 +8,7 @@ creation order, which decides most conflicts.
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any as Json
 from typing import NamedTuple
@@ -39,6 +39,7 @@ RESOLUTIONS = {
     "DYNAMIC_DNS": DYNAMIC_DNS,
 }
 EXPORT_ANNOTATION = "networking.istio.io/exportTo"
+CANONICAL_ACCOUNTS, KUBERNETES_ACCOUNTS = "alpha.istio.io/canonical-serviceaccounts", "alpha.istio.io/kubernetes-serviceaccounts"
 AUTO_ALLOCATE_LABEL = "networking.istio.io/enable-autoallocate-ip"
 CONNECT_STRATEGY = "istio.io/connect-strategy"
 DISTRIBUTION = "networking.istio.io/traffic-distribution"
@@ -112,7 +113,7 @@ class Service:
         return self.registry == KUBERNETES
 
     def port(self, number: int) -> Port | None:
-        return next((p for p in self.ports if p.number == number), None)
+        return next((p for p in self.ports if p.number == number and p.protocol is not Protocol.UDP), None)
 
     def address_for(self, dns_capture: bool) -> str:
         """What a proxy takes for its address: an auto-allocated one counts only where the proxy answers DNS itself."""
@@ -185,7 +186,7 @@ class _Builder:
         self._mesh, self._domain = mesh, domain
         self._pods: dict[str, list[Resource[Json]]] = {}
         self._pod_names: dict[tuple[str, str], Resource[Json]] = {}
-        self._pod_ips: dict[str, Resource[Json]] = {}
+        self._pod_ips: dict[tuple[str, str], Resource[Json]] = {}
         self._workloads: dict[str, list[Resource[WorkloadEntrySpec]]] = {}
         self._slices: dict[tuple[str, str], list[Resource[Json]]] = {}
         self._namespace_annotations = {r.name: r.metadata.annotations for r in resources if r.kind == "Namespace"}
@@ -193,7 +194,7 @@ class _Builder:
             if r.kind == "Pod" and r.spec.status and r.spec.status.pod_ip:
                 self._pods.setdefault(r.namespace, []).append(r)
                 self._pod_names[r.namespace, r.name] = r
-                self._pod_ips[r.spec.status.pod_ip] = r
+                self._pod_ips[r.namespace, r.spec.status.pod_ip] = r
             elif r.kind == "WorkloadEntry":
                 self._workloads.setdefault(r.namespace, []).append(r)
             elif r.kind == "EndpointSlice":
@@ -225,7 +226,7 @@ class _Builder:
         resolution, address = CLIENT_SIDE_LB, spec.cluster_ip or UNSPECIFIED
         if spec.type == "ExternalName" and spec.external_name:
             resolution, address = ALIAS, UNSPECIFIED
-        elif headless or not spec.cluster_ip:
+        elif headless:
             resolution, address = PASSTHROUGH, UNSPECIFIED
         service = Service(
             hostname,
@@ -235,7 +236,7 @@ class _Builder:
             address,
             resolution,
             KUBERNETES,
-            False,
+            resolution == ALIAS,
             _exports(exported.split(",") if exported else [], resource.namespace, self._mesh.default_service_export_to),
             resource.order,
             resource,
@@ -244,10 +245,20 @@ class _Builder:
             labels=resource.metadata.labels,
             external_name=spec.external_name if resolution == ALIAS else "",
             headless=resolution == PASSTHROUGH,
+            service_accounts=tuple(self._annotated(resource)),
         )
         self.registry.services.append(service)
         slices = self._slices.get((resource.namespace, resource.name), [])
-        self.registry.add_endpoints(service, (e for s in slices for e in self._slice(s, service)))
+        once: dict[tuple[str, str], Endpoint] = {}  # slices overlap while Kubernetes moves endpoints from one to another
+        for endpoint in (e for s in slices for e in self._slice(s, service)):
+            once.setdefault((endpoint.address, endpoint.port_name), endpoint)
+        self.registry.add_endpoints(service, once.values())
+
+    def _annotated(self, resource: Resource[ServiceSpec]) -> Iterator[str]:
+        """Who else may answer for a Service: names as they stand, and service accounts of its namespace."""
+        marks = resource.metadata.annotations
+        yield from filter(None, marks.get(CANONICAL_ACCOUNTS, "").split(","))
+        yield from (self._identity(resource.namespace, account) for account in filter(None, marks.get(KUBERNETES_ACCOUNTS, "").split(",")))
 
     def _slice(self, resource: Resource[Json], service: Service) -> Iterable[Endpoint]:
         if resource.kind == "Endpoints":
@@ -271,8 +282,10 @@ class _Builder:
                     yield endpoint._replace(ready=ready)
 
     def _pod_endpoint(self, address: str, port: int, port_name: str, reference: Json, service: Service, hostname: str) -> Endpoint:
-        pod = self._pod_names.get((reference.namespace or service.namespace, reference.name)) if reference else None
-        pod = pod or self._pod_ips.get(address)
+        if reference and reference.kind == "Pod":
+            pod = self._pod_names.get((reference.namespace or service.namespace, reference.name))
+        else:  # written by hand: a pod of another namespace that has this address is not looked for
+            pod = self._pod_ips.get((service.namespace, address))
         if pod is None:
             return Endpoint(address, port, port_name, {}, namespace=service.namespace, hostname=hostname)
         return self._of_pod(pod, address, port, port_name)._replace(hostname=hostname)

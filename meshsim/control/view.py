@@ -18,7 +18,7 @@ from meshsim.control.authorization import Authorization
 from meshsim.control.destination_rules import Merged, Policy, effective
 from meshsim.control.gateways import Merged as MergedGateways
 from meshsim.control.gateways import Target, merge
-from meshsim.control.mesh_index import MESH_GATEWAY, MeshIndex, VirtualService, audience, visible
+from meshsim.control.mesh_index import MESH_GATEWAY, MeshIndex, VirtualService, visible
 from meshsim.control.protocols import Protocol
 from meshsim.control.services import ALIAS, KUBERNETES, Port, Service
 from meshsim.control.trust_domains import TrustDomains
@@ -89,12 +89,9 @@ class View:
 
     @cached_property
     def _exported(self) -> list[Service]:
-        """What is exported to the proxy's namespace: first what that namespace keeps to itself, then what names it, then what is public."""
-        groups: dict[int, list[Service]] = {0: [], 1: [], 2: []}
-        for service in self.index.registry.services:
-            if "~" not in service.export_to and visible(service.export_to, self.namespace):
-                groups[audience(service.export_to, service.namespace)].append(service)
-        return [*groups[0], *groups[1], *groups[2]]
+        """What is exported to the proxy's namespace: first what that namespace keeps to itself or what names it, then what is public."""
+        able = [s for s in self.index.registry.services if "~" not in s.export_to and visible(s.export_to, self.namespace)]
+        return [*(s for s in able if "*" not in s.export_to), *(s for s in able if "*" in s.export_to)]
 
     @cached_property
     def sidecar(self) -> Resource[SidecarSpec] | None:
@@ -337,9 +334,9 @@ def _one_namespace_each(services: list[Service], own: str) -> list[Service]:
 
 
 def _unite(found: dict[str, Service], service: Service) -> None:
-    """One entry per host: ports of like definitions are joined, unlike later ones left out."""
+    """One entry per host: a Service takes a ServiceEntry's place, ports of like definitions are joined, unlike later ones left out."""
     known = found.get(service.hostname)
-    if known is None:
+    if known is None or (service.is_kubernetes and not known.is_kubernetes):
         found[service.hostname] = service
         return
     if known.ports == service.ports or not _alike(known, service):
