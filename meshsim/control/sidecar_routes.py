@@ -10,6 +10,7 @@ A port that a service of undeclared protocol has at its own address gets a confi
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import cached_property
 
 from meshsim import hosts
 from meshsim.control import http_routes
@@ -56,9 +57,9 @@ def port_configuration(view: View, listener: EgressListener, route_name: str, po
 
 def service_configuration(view: View, listener: EgressListener, service: Service, port: Port) -> RouteConfiguration:
     """The configuration of one service's port at its own address: whatever the Host says, it is that service."""
-    known = {service.hostname: service.trimmed([port])}
-    wanted = f"{service.hostname.lower()}:{port.number}"
-    made = [h for h in _virtual_hosts(view, listener, known, port.number) if h.name == wanted]
+    only = service.trimmed([port])
+    only.hostname = service.hostname.lower()
+    made = [h for h in _virtual_hosts(view, listener, {only.hostname: only}, port.number) if service.hostname in h.domains]
     for host in made:
         host.domains = ["*"]
     return _configuration(f"{service.hostname}:{port.number}", made)
@@ -78,8 +79,6 @@ def _services(listener: EgressListener, port: int) -> dict[str, Service]:
     """The services with that port, the last definition of a host counting; on a port of its own a host is spelled in lower case."""
     found: dict[str, Service] = {}
     for service in listener.services:
-        if service.external_name:
-            continue
         if port == 0:
             found[service.hostname] = service
             continue
@@ -94,11 +93,12 @@ def _services(listener: EgressListener, port: int) -> dict[str, Service]:
 def _virtual_hosts(view: View, listener: EgressListener, known: dict[str, Service], port: int) -> list[VirtualHost]:
     entries, spoken_for = _from_virtual_services(view, listener, known, port)
     for hostname, service in known.items():
-        if hostname not in spoken_for:
+        if hostname not in spoken_for and not service.external_name:  # an alias alone is a name of what it points to
             entries += [_default(view, service, p) for p in service.ports if _routes_http(p)]
     names: set[str] = set()
     domains: set[str] = set()
-    full = {hostname.lower() for hostname in known}
+    known_names = ((service.hostname, entry.port) for entry in entries for service in entry.services)
+    full = {each for hostname, number in known_names for each in (hostname, f"{hostname}:{number}")}
     counted = counts_attempts(view.mesh)
     out: list[VirtualHost] = []
 
@@ -107,8 +107,10 @@ def _virtual_hosts(view: View, listener: EgressListener, known: dict[str, Servic
         if vhost_name in names:
             return
         names.add(vhost_name)
-        free = [d for d in candidates if d.lower() not in domains and not (d in short and d.lower() in full)]
+        free = [d for d in candidates if d.lower() not in domains and not (d in short and d in full)]
         domains.update(d.lower() for d in free)
+        if port == 0 and entry.port != 80:  # the name alone means port 80, and is not given to another port's host for that
+            free = [d for d in free if ":" in d]
         if free:
             source = Metadata({"meshsim": {"source": entry.source}}) if entry.source else None
             out.append(VirtualHost(vhost_name, free, entry.routes, include_request_attempt_count=counted, metadata=source))
@@ -139,15 +141,14 @@ def _default(view: View, service: Service, port: Port) -> _Entry:
 def _from_virtual_services(view: View, listener: EgressListener, known: dict[str, Service], port: int) -> tuple[list[_Entry], set[str]]:
     """The entries that VirtualServices make on this port, oldest first, and the hosts they speak for."""
     candidates = listener.virtual_services
-    lower = {hostname.lower(): hostname for hostname in known}
     if port != 80:
-        candidates = [v for v in candidates if _concerns(view.index.hosts_of(v), lower)]
-    owners = _owners(view, candidates, lower)
+        candidates = [v for v in candidates if _concerns(view.index.hosts_of(v), known)]
+    owners = _Owners(view, listener)
     entries: list[_Entry] = []
     spoken_for: set[str] = set()
     context = _context(view, known, port)
     for virtual_service in candidates:
-        found, unknown = _split(view, virtual_service, known, lower, owners)
+        found, unknown = _split(view, virtual_service, known, owners)
         if not found and not (unknown and port == 80):
             continue
         routes = http_routes.translate(virtual_service, http_rules(virtual_service, view.index), context)
@@ -167,30 +168,47 @@ def _from_virtual_services(view: View, listener: EgressListener, known: dict[str
     return entries, spoken_for
 
 
-def _concerns(patterns: list[str], lower: dict[str, str]) -> bool:
-    for pattern in patterns:
-        if pattern.lower() in lower:
+def _concerns(patterns: list[str], known: dict[str, Service]) -> bool:
+    for pattern in map(str.lower, patterns):
+        if pattern in known:
             return True
-        if hosts.is_wildcard(pattern) and any(hosts.matches(pattern.lower(), h) for h in lower):
+        if hosts.is_wildcard(pattern) and any(hosts.matches(pattern, h) for h in known):
             return True
     return False
 
 
-def _owners(view: View, candidates: list[VirtualService], lower: dict[str, str]) -> dict[str, VirtualService]:
-    """For each service the VirtualService whose host fits it best, if that is a wildcard; of equal ones the first."""
-    best: dict[str, tuple[str, VirtualService]] = {}
-    for virtual_service in candidates:
-        for pattern in (h.lower() for h in view.index.hosts_of(virtual_service)):
-            fits = [h for h in lower if hosts.matches(pattern, h)] if hosts.is_wildcard(pattern) else [pattern]
-            for hostname in fits:
-                held = best.get(hostname)
-                if held is None or hosts.specificity(pattern) < hosts.specificity(held[0]):
-                    best[hostname] = (pattern, virtual_service)
-    return {hostname: owner for hostname, (_, owner) in best.items()}
+class _Owners:
+    """For each service of a listener the VirtualService whose host fits it best; of equal ones the first. Names are taken as spelled."""
+
+    def __init__(self, view: View, listener: EgressListener):
+        self._view, self._listener = view, listener
+
+    @cached_property
+    def _spelled(self) -> set[str]:
+        return {service.hostname for service in self._listener.services}
+
+    @cached_property
+    def _first(self) -> dict[str, VirtualService]:
+        """Of every host the first VirtualService that names it."""
+        first: dict[str, VirtualService] = {}
+        for virtual_service in self._listener.virtual_services:
+            for pattern in self._view.index.hosts_of(virtual_service):
+                first.setdefault(pattern, virtual_service)
+        return first
+
+    @cached_property
+    def _wildcards(self) -> list[str]:
+        return [pattern for pattern in self._first if hosts.is_wildcard(pattern)]
+
+    def of(self, hostname: str) -> VirtualService | None:
+        if hostname not in self._spelled:
+            return None
+        best = hostname if hostname in self._first else hosts.most_specific(hostname, self._wildcards)
+        return self._first[best] if best else None
 
 
 def _split(
-    view: View, virtual_service: VirtualService, known: dict[str, Service], lower: dict[str, str], owners: dict[str, VirtualService]
+    view: View, virtual_service: VirtualService, known: dict[str, Service], owners: _Owners
 ) -> tuple[list[Service], list[str]]:
     """The services its hosts name, and the hosts that name none."""
     found: dict[str, Service] = {}
@@ -199,17 +217,17 @@ def _split(
     for pattern in patterns:
         if hosts.is_wildcard(pattern):
             continue
-        if pattern in lower:
-            found[lower[pattern]] = known[lower[pattern]]
+        if pattern in known:
+            found[pattern] = known[pattern]
         else:
             unknown.append(pattern)
     for pattern in patterns:
         if not hosts.is_wildcard(pattern):
             continue
-        fits = [h for h in lower if hosts.matches(pattern, h)]
+        fits = [h for h in known if hosts.matches(pattern, h)]
         for hostname in fits:
-            if owners.get(hostname) is virtual_service:
-                found[lower[hostname]] = known[lower[hostname]]
+            if owners.of(hostname) is virtual_service:
+                found[hostname] = known[hostname]
         if not fits:
             unknown.append(pattern)
     return list(found.values()), unknown
@@ -242,7 +260,8 @@ def _domains(view: View, service: Service, port: int, listen_port: int) -> tuple
     if address != UNSPECIFIED:
         out.append(f"[{address}]" if ":" in address else address)
     if listen_port == 0:
-        out = [each for d in out for each in ((d, f"{d}:{port}") if port == 80 else (f"{d}:{port}",))]
+        out = [each for d in out for each in (d, f"{d}:{port}")]
+        short += [f"{d}:{port}" for d in short]
     return list(dict.fromkeys(out)), set(short)
 
 
@@ -252,8 +271,8 @@ def _short_names(view: View, host: str) -> list[str]:
     if not host.endswith(suffix):
         return []
     rest = host.removesuffix(suffix)
-    service, _, namespace = rest.rpartition(".")
-    if not service:
+    service, _, namespace = rest.partition(".")
+    if not namespace:
         return []
     if namespace == view.namespace:
         return [service, f"{rest}.svc", rest]
