@@ -81,11 +81,7 @@ def _tls(
         names = [service.hostname]
     elif not vip or cidr:
         names = sorted(_every_name(view, service))
-    filters = _own(view, service, port, around)
-    if service.resolution == DYNAMIC_DNS:  # the name to resolve is the one the client asks for
-        resolve = SniDynamicForwardProxy(forward_proxy_cache(service.hostname), port.number)
-        filters.insert(len(filters) - 1, NetworkFilter("envoy.extensions.filters.network.sni_dynamic_forward_proxy", resolve))
-    return [Chain(filters, names, [cidr] if cidr else [], _source(service))]
+    return [Chain(_own(view, service, port, around), names, [cidr] if cidr else [], _source(service))]
 
 
 def _every_name(view: View, service: Service) -> set[str]:
@@ -135,7 +131,11 @@ def _applies(view: View, virtual_service: VirtualService, match: L4MatchAttribut
 
 def _own(view: View, service: Service, port: Port, around: Surroundings) -> list[NetworkFilter]:
     cluster = name(service, port.number)
-    return relay(Weighted([(cluster, 1)], cluster), port.protocol, view.destination_rule(service), around)
+    before = []
+    if service.resolution == DYNAMIC_DNS:  # the name to resolve is the one the client asks for
+        resolve = SniDynamicForwardProxy(forward_proxy_cache(service.hostname), port.number)
+        before.append(NetworkFilter("envoy.extensions.filters.network.sni_dynamic_forward_proxy", resolve))
+    return relay(Weighted([(cluster, 1)], cluster), port.protocol, view.destination_rule(service), around, before)
 
 
 def _relay(

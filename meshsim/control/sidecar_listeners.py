@@ -9,7 +9,7 @@ bytes together make a sniffed listener; equal chains of two services cannot both
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any as Json
 
 from meshsim.control import byte_chains, sidecar_routes
@@ -30,6 +30,7 @@ from meshsim.xds.listener import (
     Listener,
     ListenerFilter,
     NetworkFilter,
+    SniDynamicForwardProxy,
     TlsInspector,
 )
 from meshsim.xds.message import Address, CidrRange, Metadata, Pipe, SocketAddress, duration
@@ -43,6 +44,7 @@ HTTP_INSPECTOR = ListenerFilter("envoy.filters.listener.http_inspector", HttpIns
 SNIFFED = ["http/1.1", "h2c"]
 PRIVILEGED = 1024
 OWN_PORTS = frozenset((15001, 15006, 15021, 15090))
+_SPOKEN_FIRST = frozenset((Protocol.MONGO, Protocol.MYSQL))
 
 
 @dataclass
@@ -74,12 +76,27 @@ class _Entry:
     protocol: Protocol = Protocol.AUTO
     taken: set[tuple[frozenset[str], frozenset[str]]] = field(default_factory=set)
 
+    def keeps_out(self, protocol: Protocol) -> bool:
+        """Whether a port of that protocol has no place here: to look at first bytes breaks a protocol whose server speaks first."""
+        here = self.protocol if self.kind == "TCP" else Protocol.AUTO
+        return here is not protocol and not _SPOKEN_FIRST.isdisjoint((here, protocol))
+
     def add(self, chains: list[Chain]) -> None:
         """Further chains, bar those that match exactly what one here matches already."""
         for chain in chains:
             if chain.key not in self.taken:
                 self.taken.add(chain.key)
                 self.chains.append(chain)
+
+
+def _proxies(listener: EgressListener) -> bool:
+    """Whether it is a forward proxy, whose one route configuration is for every port."""
+    return listener.port is not None and Protocol.parse(listener.port.protocol) is Protocol.HTTP_PROXY
+
+
+def _reads_sni(chain: FilterChain) -> bool:
+    named = chain.filter_chain_match is not None and bool(chain.filter_chain_match.server_names)
+    return named or any(isinstance(f.typed_config, SniDynamicForwardProxy) for f in chain.filters)
 
 
 def _address(listener: EgressListener) -> tuple[str, bool]:
@@ -131,8 +148,6 @@ class SidecarListeners:
     def _catch_all(self, listener: EgressListener) -> None:
         given, bind_to_port = _address(listener)
         for service in listener.services:
-            if service.external_name:
-                continue
             for port in service.ports:
                 if port.protocol is Protocol.UDP or self._barred(given, bind_to_port, port):
                     continue
@@ -161,18 +176,18 @@ class SidecarListeners:
 
     def _claim(self, listener: EgressListener, service: Service, port: Port, bind: str) -> _Entry | None:
         """Adds one service port to the entry of its address and port; None where it has no place there."""
-        if port.protocol is Protocol.UDP:
+        if port.protocol is Protocol.UDP or service.external_name:
             return None
         address = service.address_for(self._view.proxy.dns_capture)
         if port.protocol.is_http:
             key = (bind or UNSPECIFIED, port.number)
             found = self._entries.get(key)
-            if found is None:
+            if found is None or (port.protocol is Protocol.HTTP_PROXY and not found.locked):  # a forward proxy replaces what was there
                 return self._http_entry(listener, service, port, bind)
-            if found.http is not None and port.protocol is Protocol.HTTP_PROXY and not found.locked:
-                found.http = replace(found.http, sniffed=False)  # one forward proxy among the services takes every connection for HTTP
             if found.locked or found.kind != "TCP":
                 return found
+            if found.keeps_out(port.protocol):
+                return None
             found.kind = "AUTO"
             found.http, found.http_position = self._http(listener, service, port, found.bind), len(found.chains)
             return found
@@ -188,23 +203,17 @@ class SidecarListeners:
             found = self._entries[key] = _Entry(where, port.number, "AUTO" if auto else "TCP", protocol=port.protocol)
             found.chains, found.taken = made, {c.key for c in made}
             if auto:
-                found.http = self._http(listener, service, port, where)
+                found.http, found.http_position = self._http(listener, service, port, where), len(made)
             return found
         if found.locked:
             return found if bind or listener.port is not None else None
-        special = (Protocol.MONGO, Protocol.MYSQL)
-        if (
-            found.kind == "TCP"
-            and not auto
-            and found.protocol is not port.protocol
-            and (found.protocol in special or port.protocol in special)
-        ):
+        if found.keeps_out(port.protocol):
             return None
         if found.kind == "HTTP" or (auto and found.kind == "TCP"):
             found.kind = "AUTO"
+        found.add(made)
         if found.http is None and auto:
             found.http, found.http_position = self._http(listener, service, port, where), len(found.chains)
-        found.add(made)
         return found
 
     def _http_entry(self, listener: EgressListener, service: Service, port: Port, bind: str) -> _Entry:
@@ -223,9 +232,8 @@ class SidecarListeners:
             return _Http(bind.removeprefix("unix://"), 0, listener, source=source, on_demand=on_demand, sniffed=auto)
         if auto and bind != UNSPECIFIED:
             return _Http(f"{service.hostname}:{port.number}", port.number, listener, service, port, source, sniffed=True)
-        proxying = listener.port is not None and Protocol.parse(listener.port.protocol) is Protocol.HTTP_PROXY
         sniffed = bind == UNSPECIFIED and port.protocol is not Protocol.HTTP_PROXY
-        number = 0 if proxying else port.number
+        number = 0 if _proxies(listener) else port.number
         return _Http(str(port.number), number, listener, source=source, on_demand=on_demand, sniffed=sniffed)
 
     # writing down
@@ -249,7 +257,7 @@ class SidecarListeners:
         elif not everything:
             default = self._passthrough_chain()
         inspectors = []
-        if any(c.filter_chain_match and c.filter_chain_match.server_names for c in chains):
+        if any(_reads_sni(c) for c in [*chains, *everything]):
             inspectors.append(TLS_INSPECTOR)
         sniffs = any(c.filter_chain_match and c.filter_chain_match.application_protocols for c in chains)
         if sniffs:
@@ -297,7 +305,7 @@ class SidecarListeners:
         if http.service is not None and http.service_port is not None:
             made = sidecar_routes.service_configuration(self._view, listener, http.service, http.service_port)
         else:
-            made = sidecar_routes.port_configuration(self._view, listener, http.route_name, http.port)
+            made = sidecar_routes.port_configuration(self._view, listener, http.route_name, 0 if _proxies(listener) else http.port)
         self.routes[http.route_name] = made
 
     def _fallback(self) -> list[NetworkFilter]:
