@@ -174,23 +174,29 @@ class _Builder:
             )
             by_dns = service.resolution in (DNS_LB, DNS_ROUND_ROBIN_LB)
             chosen = known(service, select(view, service, port, labels, by_name=not by_dns), policy)
-            if by_dns and not chosen:
+            passes = self._type(policy, subset) == "ORIGINAL_DST"
+            if by_dns and not chosen and not passes:
                 continue
             able = [e for e in chosen if control_endpoints.speaks_mesh_tls(view, e, policy)]
             assignment = load_assignment(view, cluster_name, able, policy)
             if chosen and not able:
                 assignment.endpoints = [LocalityLbEndpoints()]
             if by_dns:
-                cluster.type, cluster.load_assignment = _TYPES[service.resolution], assignment
                 _dns(cluster, view)
+            if passes:
+                cluster.type, cluster.lb_policy = "ORIGINAL_DST", "CLUSTER_PROVIDED"
+            elif by_dns:
+                cluster.type, cluster.load_assignment = _TYPES[service.resolution], assignment
             else:
                 source = ConfigSource(ads=Empty(), initial_fetch_timeout="0s", resource_api_version="V3")
                 cluster.eds_cluster_config = EdsClusterConfig(source, cluster_name)
             self._http(cluster, policy)
             _outlier(cluster, policy.outlier_detection)
             apply_load_balancer(view, service, cluster, assignment, policy, able)
+            if policy.tls is not None and policy.tls.mode in ("SIMPLE", "MUTUAL"):
+                _alpn_override(cluster)
             connection_pool.complete(cluster)
-            yield cluster, None if by_dns else assignment
+            yield cluster, None if by_dns or passes else assignment
 
     def _type(self, policy: Policy, subset: str) -> str:
         """How the cluster finds its hosts; "" for the dynamic forward proxy."""
@@ -298,7 +304,7 @@ def _sni_clusters(view: View) -> Iterator[tuple[Cluster, ClusterLoadAssignment |
     """For AUTO_PASSTHROUGH servers: every service of the mesh under its SNI name, with the endpoints that speak mesh TLS, bytes
     untouched."""
     for service in view.services:
-        if service.mesh_external or service.resolution == ALIAS:
+        if service.mesh_external:
             continue
         for port in service.ports:
             if port.protocol is not Protocol.UDP:
