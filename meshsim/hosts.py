@@ -37,7 +37,7 @@ class Table(Generic[T]):
 
     def __init__(self, entries: Iterable[tuple[T, Iterable[str]]]):
         self._items: list[T] = []
-        self._exact: dict[str, list[int]] = {}
+        self._exact: dict[str, dict[int, None]] = {}
         self._wild: list[tuple[str, int]] = []
         for number, (item, patterns) in enumerate(entries):
             self._items.append(item)
@@ -45,13 +45,16 @@ class Table(Generic[T]):
                 if is_wildcard(pattern):
                     self._wild.append((pattern, number))
                 else:
-                    self._exact.setdefault(pattern, []).append(number)
+                    self._exact.setdefault(pattern, {})[number] = None
 
     def matching(self, name: str) -> list[T]:
         """Every item with a pattern that `matches` the name, in the order given."""
-        found = set(self._exact.get(name, ()))
+        exact = self._exact.get(name, {})
+        if not self._wild and not is_wildcard(name):
+            return [self._items[number] for number in exact]
+        found = set(exact)
         if is_wildcard(name):
-            found.update(number for exact, numbers in self._exact.items() if matches(exact, name) for number in numbers)
+            found.update(number for each, numbers in self._exact.items() if matches(each, name) for number in numbers)
         found.update(number for pattern, number in self._wild if matches(pattern, name))
         return [self._items[number] for number in sorted(found)]
 

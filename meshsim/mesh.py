@@ -85,17 +85,19 @@ class Mesh:
     """Resources and everything that follows from them. A mesh does not change; `changed` makes another one.
 
     notes: what was added to the files because they lacked it (surroundings.py), and what they say without effect (unmodelled.py).
+    after: a mesh of mostly the same resources, to compile no more than what is not (control/memory.py).
     """
 
-    def __init__(self, documents: Documents, notes: Iterable[str] = ()):
+    def __init__(self, documents: Documents, notes: Iterable[str] = (), after: Mesh | None = None):
         self.documents, self.notes = documents, list(notes)
+        self._after: MeshIndex | None = after.__dict__.get("_index") if after else None
         self.problems: list[Problem] = documents.problems
         self.resources: list[Resource[Json]] = deployed([*documents.resources, *kube_system.lacking(documents.resources)])
         self._configs: dict[str, xds.ProxyConfig] = {}
 
     def changed(self, resources: Iterable[Resource[Json]]) -> Mesh:
         """A mesh with these resources instead."""
-        return Mesh(Documents(resources=list(resources)))
+        return Mesh(Documents(resources=list(resources)), after=self)
 
     @cached_property
     def told(self) -> list[Resource[Json]]:
@@ -237,7 +239,8 @@ class Mesh:
 
     @cached_property
     def _index(self) -> MeshIndex:
-        return control.index(self.told, self.mesh_config)
+        after, self._after = self._after, None
+        return control.index(self.told, self.mesh_config, after=after)
 
     def applications(self, *, with_proxy: bool) -> dict[str, ExternalServerSpec]:
         """By address, an echo in every pod that a Service leads to, for want of the real application."""

@@ -29,7 +29,13 @@ from meshsim.simulate import Call
 _RUNS = 3
 _MESHES = 10
 _SIMULATED = 500
-SIZES = (1000, 2000, 4000, 8000)
+_UPDATES = 5
+_CHANGES = {
+    "ServiceEntry": ("resolution: DNS", "resolution: STATIC"),
+    "VirtualService": ("timeout: 3s", "timeout: 4s"),
+    "DestinationRule": ("maxConnections: 100", "maxConnections: 7"),
+}
+SIZES, UPDATED = (1000, 2000, 4000, 8000), 2000
 
 
 class Figure(msgspec.Struct):
@@ -99,6 +105,31 @@ def compile_curve(sizes: tuple[int, ...] = SIZES, progress: Callable[[str], None
         note = f"{(done - composed) / yardstick:.1f} times composing the text ({yardstick:.2f} s); {len(made) >> 10} KiB of xds"
         yield Figure(f"compile N={number}, reading", loaded - composed, "s", "YAML to resources")
         yield Figure(f"compile N={number}, all", done - composed, "s", note)
+
+
+def updates(number: int = UPDATED) -> Iterator[Figure]:
+    """From a resource's new YAML to the messages of one sidecar that knows as many hosts, where all else stays (control/memory.py)."""
+    mesh, proxy = MeshConfig(), topology.Proxy("sleep", ip="10.244.1.10", labels={"app": "sleep"})
+    current = load("-", stdin=resources(number)).require().resources
+    index = control.index(current, mesh)
+    whole = time.perf_counter()
+    control.compile(index, proxy)
+    whole = time.perf_counter() - whole
+    taken: dict[str, list[float]] = {kind: [] for kind in _CHANGES}
+    for turn in range(_UPDATES):
+        for kind, (before, after) in _CHANGES.items():
+            text = next(t for t in _RESOURCES.format(n=turn).split("---") if f"kind: {kind}" in t).replace(before, after)
+            begin = time.perf_counter()
+            (changed,) = load("-", stdin=text).require().resources
+            place = next(i for i, r in enumerate(current) if r.id == changed.id)
+            changed.order = current[place].order
+            current = [*current[:place], changed, *current[place + 1 :]]
+            index = control.index(current, mesh, after=index)
+            control.compile(index, proxy)
+            taken[kind].append(time.perf_counter() - begin)
+    for kind, times in taken.items():
+        note = f"one {kind} of {number} changed; anew it takes {whole * 1000:.0f} ms from an index of everything"
+        yield Figure(f"update N={number}, {kind}", statistics.median(times) * 1000, "ms", note)
 
 
 def resources(number: int) -> str:

@@ -59,6 +59,7 @@ async def run(
         step("start-up")
         report.figures += await asyncio.to_thread(lambda: [*single.startup(), single.simulation(), *single.in_process()])
         report.figures += await asyncio.to_thread(lambda: list(single.compile_curve(progress=step)))
+        report.figures += await asyncio.to_thread(lambda: list(single.updates()))
         report.figures += await idle.figures([name for name in engines if name in (ASYNCIO, ENVOY)], step)
     return report
 

@@ -1,7 +1,7 @@
 """Resources to xds: what istiod would tell each proxy.
 
 `index` reads a mesh's resources once; `compile` answers for one proxy. One module per xDS concept; what a proxy may see is
-decided in `view` alone.
+decided in `view` alone. An index made after another one takes over what the same resources led to (`memory`).
 """
 
 from __future__ import annotations
@@ -19,17 +19,23 @@ from meshsim.control.gateway_routes import gateway_routes
 from meshsim.control.inbound import inbound_clusters, inbound_listeners
 from meshsim.control.mesh_index import MeshIndex
 from meshsim.control.name_table import name_table
-from meshsim.control.sidecar_listeners import SidecarListeners
+from meshsim.control.sidecar_listeners import sidecar_listeners
 from meshsim.control.view import View
 from meshsim.resources.mesh_config import MeshConfig
 from meshsim.resources.resource import Resource
 from meshsim.topology import Proxy
 
 
-def index(resources: Iterable[Resource[Json]], mesh: MeshConfig | None = None, domain: str = "cluster.local") -> MeshIndex:
-    """Everything the control plane knows, ready to compile any number of proxies from."""
+def index(
+    resources: Iterable[Resource[Json]], mesh: MeshConfig | None = None, domain: str = "cluster.local", after: MeshIndex | None = None
+) -> MeshIndex:
+    """Everything the control plane knows, ready to compile any number of proxies from.
+
+    after: an index of mostly the same resources; what was compiled from it and has not changed is taken over, so that an update costs
+    what it changes. Messages are shared with what was compiled before: they are not to be written to.
+    """
     with _growing():
-        return MeshIndex(resources, mesh, domain)
+        return MeshIndex(resources, mesh, domain, after.memory if after else None)
 
 
 def compile(mesh: MeshIndex, proxy: Proxy) -> xds.ProxyConfig:
@@ -42,10 +48,9 @@ def _compile(view: View) -> xds.ProxyConfig:
     refuse_tokens(view.index.of("RequestAuthentication"), view.namespace, dict(view.proxy.labels), view.index.root)
     made, assignments = clusters(view)
     if view.proxy.is_sidecar:
-        outbound = SidecarListeners(view)
-        listeners = [*outbound.build(), *inbound_listeners(view)]
-        made += inbound_clusters(view)
-        routes = list(outbound.routes.values())
+        outbound, routes = sidecar_listeners(view)
+        listeners = [*outbound, *inbound_listeners(view)]
+        made = [*made, *inbound_clusters(view)]
     else:
         merged = view.servers
         listeners, routes = gateway_listeners(view, merged), gateway_routes(view, merged)

@@ -7,11 +7,15 @@ service's own default chain is gone: an SNI nobody listed is a destination nobod
 from __future__ import annotations
 
 import ipaddress
+from collections.abc import Hashable
 from dataclasses import dataclass, field
+from functools import cached_property
+from typing import NamedTuple
 
 from meshsim import hosts
 from meshsim.control import http_routes
 from meshsim.control.clusters import forward_proxy_cache, name
+from meshsim.control.memory import Key
 from meshsim.control.mesh_index import MESH_GATEWAY, VirtualService, gateway_name
 from meshsim.control.services import DYNAMIC_DNS, UNSPECIFIED, Port, Service
 from meshsim.control.sidecar_routes import _short_names
@@ -31,32 +35,39 @@ class Chain:
     subnets: list[str] = field(default_factory=list)
     metadata: Metadata | None = None
 
-    @property
+    @cached_property
     def key(self) -> tuple[frozenset[str], frozenset[str]]:
         return frozenset(self.sni) - {"*"}, frozenset(self.subnets)
 
 
+class Place(NamedTuple):
+    """Where a port is listened for. `cidr`: the service's own range, if that is its address; `vip`: the listener is the service's own."""
+
+    cidr: str
+    vip: bool
+    port: int
+
+
+def reasons(view: View, service: Service, relevant: list[VirtualService]) -> Key:
+    """What the chains of a service come from: itself, its rule, its aliases, and VirtualServices with what they lead to."""
+    out: list[Hashable] = [service.origin, view.destination_rule(service), *view.index.registry.aliases.get(service.origin, ())]
+    for virtual_service in relevant:
+        if virtual_service.spec.tls or virtual_service.spec.tcp:
+            out += virtual_service, *view.destination_reasons(virtual_service, view.service)
+    return tuple(out)
+
+
 def chains(
-    view: View,
-    service: Service,
-    port: Port,
-    virtual_services: hosts.Table[VirtualService],
-    *,
-    cidr: str,
-    vip: bool,
-    listen_port: int,
-    around: Surroundings,
+    view: View, service: Service, port: Port, relevant: list[VirtualService], place: Place, around: Surroundings
 ) -> list[Chain]:
-    """The chains of one port. `cidr`: the service's own range, if that is its address; `vip`: the listener is the service's own."""
-    relevant = virtual_services.matching(service.hostname)
+    """The chains of one port; of the VirtualServices the `relevant` ones name its host."""
     if port.protocol.is_tls:
-        return _tls(view, service, port, relevant, cidr, vip, listen_port, around)
-    return _tcp(view, service, port, relevant, cidr, listen_port, around)
+        return _tls(view, service, port, relevant, place, around)
+    return _tcp(view, service, port, relevant, place, around)
 
 
-def _tls(
-    view: View, service: Service, port: Port, relevant: list[VirtualService], cidr: str, vip: bool, listen_port: int, around: Surroundings
-) -> list[Chain]:
+def _tls(view: View, service: Service, port: Port, relevant: list[VirtualService], place: Place, around: Surroundings) -> list[Chain]:
+    cidr, vip, listen_port = place
     out: list[Chain] = []
     seen: set[tuple[tuple[str, ...], tuple[str, ...]]] = set()
     inherited: list[str] = [cidr] if cidr else []
@@ -87,14 +98,13 @@ def _tls(
 def _every_name(view: View, service: Service) -> set[str]:
     """The host, and the names of the aliases that stand for it."""
     names = {service.hostname}
-    for alias in service.aliases:
+    for alias in view.index.registry.aliases.get(service.origin, ()):
         names.update((alias.hostname, f"{alias.hostname}.", *_short_names(view, alias.hostname)))
     return names
 
 
-def _tcp(
-    view: View, service: Service, port: Port, relevant: list[VirtualService], cidr: str, listen_port: int, around: Surroundings
-) -> list[Chain]:
+def _tcp(view: View, service: Service, port: Port, relevant: list[VirtualService], place: Place, around: Surroundings) -> list[Chain]:
+    cidr, _, listen_port = place
     out: list[Chain] = []
     own = [cidr] if cidr else []
     for virtual_service in relevant:

@@ -8,6 +8,7 @@ and the `istio` metadata are Istio's own, since people search for them.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any as Json
 
 from meshsim.control import connection_pool, upstream_tls
@@ -15,6 +16,7 @@ from meshsim.control import endpoints as control_endpoints
 from meshsim.control.destination_rules import Policy
 from meshsim.control.endpoints import known, load_assignment, select
 from meshsim.control.load_balancing import apply_load_balancer
+from meshsim.control.memory import Memory
 from meshsim.control.protocols import Protocol
 from meshsim.control.services import (
     ALIAS,
@@ -68,21 +70,25 @@ def sni_name(service: Service | str, port: int, subset: str = "") -> str:
     return f"outbound_.{port}_.{subset}_.{service if isinstance(service, str) else service.hostname}"
 
 
+Made = tuple[Cluster, ClusterLoadAssignment | None]
+
+
 def clusters(view: View) -> tuple[list[Cluster], list[ClusterLoadAssignment]]:
     """A proxy's outbound clusters in istiod's order, and the endpoints of those that take them from EDS."""
+    index = view.index
+    services = index.memory.token(("services", view.proxy.namespace, view.proxy.name), view.services)
+    reasons = (services, index.registry, index.rules, index.same("PeerAuthentication"), index.same("Gateway"), view.sidecar)
+    return view.stage("clusters", reasons, lambda memory: _clusters(view, memory))
+
+
+def _clusters(view: View, memory: Memory) -> tuple[list[Cluster], list[ClusterLoadAssignment]]:
     made: dict[str, Cluster] = {}
     assignments: dict[str, ClusterLoadAssignment] = {}
-    for service in view.services:
-        if service.resolution == ALIAS:
-            continue
-        for port in service.ports:
-            if port.protocol is Protocol.UDP or (service.resolution == DYNAMIC_DNS and port.protocol not in _ON_DEMAND):
-                continue
-            for cluster, assignment in _Builder(view, service, port).build():
-                if cluster.name not in made:
-                    made[cluster.name] = cluster
-                    if assignment is not None:
-                        assignments[cluster.name] = assignment
+    for cluster, assignment in _of_services(view, memory):
+        if cluster.name not in made:
+            made[cluster.name] = cluster
+            if assignment is not None:
+                assignments[cluster.name] = assignment
     if view.servers.relays_by_sni:
         for cluster, assignment in _sni_clusters(view):
             made.setdefault(cluster.name, cluster)
@@ -96,6 +102,22 @@ def clusters(view: View) -> tuple[list[Cluster], list[ClusterLoadAssignment]]:
     return list(made.values()), list(assignments.values())
 
 
+def _of_services(view: View, memory: Memory) -> Iterator[Made]:
+    """Those of a service depend on who defines its host, on its rule, and on who answers with mTLS."""
+    index, authentication = view.index, view.index.same("PeerAuthentication")
+    for service in view.services:
+        if service.resolution != ALIAS:
+            definitions = index.registry.definitions[service.key]
+            reasons = (service.origin, view.destination_rule(service), authentication, *definitions, *service.ports)
+            yield from memory.recall(reasons, partial(_of_service, view, service))
+
+
+def _of_service(view: View, service: Service) -> list[Made]:
+    on_demand = service.resolution == DYNAMIC_DNS
+    able = [p for p in service.ports if p.protocol is not Protocol.UDP and (not on_demand or p.protocol in _ON_DEMAND)]
+    return [made for port in able for made in _Builder(view, service, port).build()]
+
+
 class _Builder:
     """The clusters of one service port."""
 
@@ -103,7 +125,7 @@ class _Builder:
         self._view, self._service, self._port = view, service, port
         self._rule = view.destination_rule(service)
 
-    def build(self) -> Iterator[tuple[Cluster, ClusterLoadAssignment | None]]:
+    def build(self) -> Iterator[Made]:
         made = self._cluster("", None)
         if made is not None:
             yield made
@@ -114,7 +136,7 @@ class _Builder:
             if made is not None:
                 yield made
 
-    def _cluster(self, subset: str, labels: dict[str, str] | None) -> tuple[Cluster, ClusterLoadAssignment | None] | None:
+    def _cluster(self, subset: str, labels: dict[str, str] | None) -> Made | None:
         view, service, port = self._view, self._service, self._port
         policy = view.policy(service, port.number, subset)
         kind = self._type(policy, subset)
@@ -158,7 +180,7 @@ class _Builder:
             _proxy_protocol(cluster, policy.proxy_protocol.version)
         return cluster, assignment
 
-    def for_sni(self) -> Iterator[tuple[Cluster, ClusterLoadAssignment | None]]:
+    def for_sni(self) -> Iterator[Made]:
         """The clusters an AUTO_PASSTHROUGH server relays to, named as the SNI is."""
         view, service, port = self._view, self._service, self._port
         wanted = [("", None), *((s.name, s.labels) for s, _ in self._rule.subsets)] if self._rule else [("", None)]
@@ -300,7 +322,7 @@ class _Builder:
         return self._view.index.registry.identities(self._service)
 
 
-def _sni_clusters(view: View) -> Iterator[tuple[Cluster, ClusterLoadAssignment | None]]:
+def _sni_clusters(view: View) -> Iterator[Made]:
     """For AUTO_PASSTHROUGH servers: every service of the mesh under its SNI name, with the endpoints that speak mesh TLS, bytes
     untouched."""
     for service in view.services:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from meshsim import hosts
+from meshsim.control.memory import Memory
 from meshsim.resources.destination_rule import (
     ClientTlsSettings,
     ConnectionPoolSettings,
@@ -79,8 +81,9 @@ class _Rules:
 class Index:
     """Every DestinationRule, ready for lookup."""
 
-    def __init__(self, rules: Iterable[Rule], mesh: MeshConfig, domain: str):
-        self._mesh, self._root = mesh, mesh.root_namespace
+    def __init__(self, rules: Iterable[Rule], mesh: MeshConfig, domain: str, memory: Memory | None = None):
+        self._mesh, self._root, self._memory = mesh, mesh.root_namespace, memory or Memory()
+        around = self._memory.token("around rules", mesh)
         self._local: dict[str, _Rules] = {}
         self._exported: dict[str, _Rules] = {}
         self._private_root = _Rules()
@@ -89,21 +92,21 @@ class Index:
             host = hosts.expand_short(rule.spec.host, rule.namespace, domain)
             grouped.setdefault((rule.namespace, host), []).append(rule)
         for (namespace, host), members in grouped.items():
-            self._add(namespace, host, members)
+            local, exported, private = self._memory.recall((host, *members, around), partial(self._merged, namespace, host, members))
+            for found, into in ((local, self._local), (exported, self._exported)):
+                if found:
+                    into.setdefault(namespace, _Rules()).extend(found)
+            self._private_root.extend(private)
 
-    def _add(self, namespace: str, host: str, rules: list[Rule]) -> None:
-        """Three indexes, each merged for itself: the namespace's own, what it exports, and what the root namespace keeps to itself."""
+    def _merged(self, namespace: str, host: str, rules: list[Rule]) -> tuple[list[Merged], list[Merged], list[Merged]]:
+        """Three times, each for itself: the namespace's own, what it exports, and what the root namespace keeps to itself."""
         by_default = self._mesh.default_destination_rule_export_to
         exports = [(rule, _audience(rule)) for rule in sorted(rules, key=lambda rule: rule.spec.workload_selector is None)]
         own = [(r, to) for r, to in exports if not to or to & {PUBLIC, PRIVATE, namespace}]
         private = [to in ({PRIVATE}, {namespace}) or (not to and PRIVATE in by_default) for _, to in exports]
         shared = [each for each, kept in zip(exports, private, strict=True) if not kept]
         kept = [each for each, kept in zip(exports, private, strict=True) if kept]
-        for found, into in ((own, self._local), (shared, self._exported)):
-            if found:
-                into.setdefault(namespace, _Rules()).extend(_merge(host, found))
-        if namespace == self._root:
-            self._private_root.extend(_merge(host, kept))
+        return _merge(host, own), _merge(host, shared), _merge(host, kept) if namespace == self._root else []
 
     def lookup(
         self, client: str, labels: Mapping[str, str], hostname: str, service_namespace: str, *, explain: list[str] | None = None

@@ -3,26 +3,53 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from typing import Any as Json
 
 import msgspec
 
 from meshsim import era, hosts
 from meshsim.control import destination_rules, services
+from meshsim.control.memory import Memory, Token
 from meshsim.control.services import Service
 from meshsim.resources.mesh_config import MeshConfig
 from meshsim.resources.resource import Resource
 from meshsim.resources.virtual_service import Destination, VirtualServiceSpec
 
 MESH_GATEWAY = "mesh"
+REGISTERED = ("Service", "ServiceEntry", "WorkloadEntry", "Pod", "EndpointSlice", "Endpoints", "Namespace")  # what services come from
 
 VirtualService = Resource[VirtualServiceSpec]
 
 
-class MeshIndex:
-    """The mesh's resources by kind in creation order, its services, and its lookups. `domain` is the cluster's DNS domain."""
+@dataclass(eq=False)
+class _Routing:
+    """The VirtualServices, as far as it does not matter what else there is: those with hosts, by the gateway they are bound to, and
+    delegates by namespace and name. What is asked about one is kept."""
 
-    def __init__(self, resources: Iterable[Resource[Json]], mesh: MeshConfig | None = None, domain: str = "cluster.local"):
+    roots: list[VirtualService]
+    delegates: dict[tuple[str, str], VirtualService]
+    memory: tuple[Memory, Token]
+    bound: dict[str, list[VirtualService]] = field(default_factory=dict)
+    hosts: dict[VirtualService, list[str]] = field(default_factory=dict)
+    gateways: dict[VirtualService, list[str]] = field(default_factory=dict)
+    bound_for: dict[tuple[str, str], list[VirtualService]] = field(default_factory=dict)
+    destinations: dict[str, dict[VirtualService, dict[str, set[int]]]] = field(default_factory=dict)
+
+
+class MeshIndex:
+    """The mesh's resources by kind in creation order, its services, and its lookups. `domain` is the cluster's DNS domain.
+
+    before: the index that this one comes after, whose parts are taken over where they are the same; the result does not depend on it.
+    """
+
+    def __init__(
+        self,
+        resources: Iterable[Resource[Json]],
+        mesh: MeshConfig | None = None,
+        domain: str = "cluster.local",
+        before: Memory | None = None,
+    ):
         ordered = sorted(resources, key=lambda r: (r.order, r.name, r.namespace))
         self.era = era.of(ordered)
         self.mesh = _of_era(mesh or MeshConfig(), self.era)
@@ -31,58 +58,69 @@ class MeshIndex:
         self.by_kind: dict[str, list[Resource[Json]]] = {}
         for resource in ordered:
             self.by_kind.setdefault(resource.kind, []).append(resource)
-        self.registry = services.build(ordered, self.mesh, domain)
-        self.rules = destination_rules.Index(self.of("DestinationRule"), self.mesh, domain)
-        self.services_by_host: dict[str, dict[str, Service]] = {}
-        for service in self.registry.services:
-            known = self.services_by_host.setdefault(service.hostname, {})
-            displaced = known.get(service.namespace)
-            if displaced is None or (service.is_kubernetes and not displaced.is_kubernetes):
-                known[service.namespace] = service
-        self.roots = [v for v in self.of("VirtualService") if v.spec.hosts]
-        self.delegates = {(v.namespace, v.name): v for v in self.of("VirtualService") if not v.spec.hosts}
-        self._hosts: dict[int, list[str]] = {}
-        self._gateways: dict[int, list[str]] = {}
-        self._bound: dict[str, list[VirtualService]] = {}
-        self._bound_for: dict[tuple[str, str], list[VirtualService]] = {}
-        self._destinations: dict[tuple[int, str], dict[str, set[int]]] = {}
-        for root in self.roots:
-            for name in self.gateways_of(root):
-                self._bound.setdefault(name, []).append(root)
+        self.memory = Memory(before)
+        self.around = self.memory.token("mesh", (self.mesh, self.era, domain))
+        self.registry = self.memory.stage(
+            "services", (self.around, *map(self.same, REGISTERED)), lambda memory: services.build(ordered, self.mesh, domain, memory)
+        )
+        self.rules = self.memory.stage(
+            "rules",
+            (self.around, self.same("DestinationRule")),
+            lambda memory: destination_rules.Index(self.of("DestinationRule"), self.mesh, domain, memory),
+        )
+        self._routing = self.memory.stage("routing", (self.around, self.same("VirtualService")), self._bind)
+        self.roots, self.delegates = self._routing.roots, self._routing.delegates
 
     def of(self, kind: str) -> list[Resource[Json]]:
         return self.by_kind.get(kind, [])
 
+    def same(self, kind: str) -> Token:
+        """Stands in keys of the memory for all resources of a kind."""
+        return self.memory.token(kind, self.of(kind))
+
+    @property
+    def services_by_host(self) -> dict[str, dict[str, Service]]:
+        """By host and namespace; a Service hides a ServiceEntry."""
+        return self.registry.by_host
+
+    def _bind(self, memory: Memory) -> _Routing:
+        roots = [v for v in self.of("VirtualService") if v.spec.hosts]
+        delegates = {(v.namespace, v.name): v for v in self.of("VirtualService") if not v.spec.hosts}
+        made = self._routing = _Routing(roots, delegates, (memory, self.around))
+        for root in roots:
+            for name in self.gateways_of(root):
+                made.bound.setdefault(name, []).append(root)
+        return made
+
     def hosts_of(self, virtual_service: VirtualService) -> list[str]:
         """Its hosts, short names made whole."""
-        key = id(virtual_service)
-        if key not in self._hosts:
-            self._hosts[key] = [hosts.expand_short(h, virtual_service.namespace, self.domain) for h in virtual_service.spec.hosts]
-        return self._hosts[key]
+        known = self._routing.hosts
+        if virtual_service not in known:
+            known[virtual_service] = [hosts.expand_short(h, virtual_service.namespace, self.domain) for h in virtual_service.spec.hosts]
+        return known[virtual_service]
 
     def gateways_of(self, virtual_service: VirtualService) -> list[str]:
         """`mesh`, or `namespace/name` of each gateway it is bound to."""
-        key = id(virtual_service)
-        if key not in self._gateways:
-            self._gateways[key] = [gateway_name(g, virtual_service.namespace, self.domain) for g in virtual_service.spec.gateways] or [
-                MESH_GATEWAY
-            ]
-        return self._gateways[key]
+        known = self._routing.gateways
+        if virtual_service not in known:
+            given = virtual_service.spec.gateways
+            known[virtual_service] = [gateway_name(g, virtual_service.namespace, self.domain) for g in given] or [MESH_GATEWAY]
+        return known[virtual_service]
 
     def bound_for(self, gateway: str, namespace: str) -> list[VirtualService]:
         """The VirtualServices bound to `mesh` or to a `namespace/name` that proxies of `namespace` may see.
 
         First those private to that namespace, then those exported to it by name, then the public ones; each group oldest first.
         """
-        key = (gateway, namespace)
-        if key not in self._bound_for:
+        known, key = self._routing.bound_for, (gateway, namespace)
+        if key not in known:
             groups: dict[int, list[VirtualService]] = {0: [], 1: [], 2: []}
-            for service in self._bound.get(gateway, ()):
+            for service in self._routing.bound.get(gateway, ()):
                 exports = self.exports_of(service)
                 if visible(exports, namespace):
                     groups[audience(exports, service.namespace)].append(service)
-            self._bound_for[key] = [*groups[0], *groups[1], *groups[2]]
-        return self._bound_for[key]
+            known[key] = [*groups[0], *groups[1], *groups[2]]
+        return known[key]
 
     def exported(self, virtual_service: VirtualService, namespace: str) -> bool:
         """Whether resources of that namespace may see it."""
@@ -92,12 +130,20 @@ class MeshIndex:
         given = virtual_service.spec.export_to or self.mesh.default_virtual_service_export_to
         return [virtual_service.namespace if g == "." else g for g in given]
 
+    def delegates_of(self, virtual_service: VirtualService) -> list[VirtualService]:
+        """The VirtualServices that its rules hand over to, as far as they are there."""
+        named = [r.delegate for r in virtual_service.spec.http if r.delegate]
+        found = (self.delegates.get((d.namespace or virtual_service.namespace, d.name)) for d in named)
+        return [each for each in found if each is not None]
+
     def destinations(self, virtual_service: VirtualService, namespace: str) -> dict[str, set[int]]:
         """Every host its rules (and its delegates') send clients of that namespace to, with the ports they name; no ports: all."""
-        key = (id(virtual_service), namespace)
-        if key not in self._destinations:
-            self._destinations[key] = _destinations(virtual_service, namespace, self)
-        return self._destinations[key]
+        known = self._routing.destinations.setdefault(namespace, {})
+        if virtual_service not in known:
+            memory, around = self._routing.memory
+            key = (namespace, around, virtual_service, *self.delegates_of(virtual_service))
+            known[virtual_service] = memory.recall(key, lambda: _destinations(virtual_service, namespace, self))
+        return known[virtual_service]
 
     def peer_authentication(self, namespace: str, labels: Mapping[str, str] | None = None, port: int = 0) -> str:
         """The mode for a workload (or, without labels, for a namespace): its own, the namespace's, the mesh's, PERMISSIVE.
@@ -143,7 +189,7 @@ def _destinations(virtual_service: VirtualService, client: str, index: MeshIndex
         else:
             every.add(host)
 
-    def walk(resource: VirtualService) -> None:
+    def walk(resource: VirtualService, handed_over: bool) -> None:
         for http in resource.spec.http:
             sources = {match.source_namespace for match in http.match} - {""}
             if sources and client not in sources:
@@ -153,15 +199,15 @@ def _destinations(virtual_service: VirtualService, client: str, index: MeshIndex
             add(http.mirror, resource.namespace)
             for mirror in http.mirrors:
                 add(mirror.destination, resource.namespace)
-            if http.delegate:
+            if http.delegate and not handed_over:
                 delegate = index.delegates.get((http.delegate.namespace or resource.namespace, http.delegate.name))
                 if delegate is not None:
-                    walk(delegate)
+                    walk(delegate, True)
         for relayed in [r.route for r in resource.spec.tls] + [r.route for r in resource.spec.tcp]:
             for leg in relayed:
                 add(leg.destination, resource.namespace)
 
-    walk(virtual_service)
+    walk(virtual_service, False)
     for host in every:
         out[host] = set()
     return out

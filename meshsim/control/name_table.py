@@ -15,7 +15,7 @@ def name_table(view: View) -> list[dict[str, Json]]:
     table: dict[str, dict[str, Json]] = {}
     for listener in view.egress_listeners:
         for service in listener.services:
-            address = service.address_for(True)
+            address = view.address(service)
             addresses = [address] if address != UNSPECIFIED and "/" not in address else []
             if service.is_kubernetes and service.headless:
                 addresses = list(dict.fromkeys(e.address for e in view.index.registry.endpoints.get(service.key, ())))

@@ -8,6 +8,8 @@ from enum import Enum
 class Protocol(Enum):
     """AUTO (anything unknown, or nothing) means: find out from the first bytes."""
 
+    __hash__ = object.__hash__  # protocols stand in many keys, and Enum hashes names in Python
+
     HTTP = "http"
     HTTP_PROXY = "http_proxy"
     HTTP2 = "http2"

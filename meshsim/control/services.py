@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any as Json
 from typing import NamedTuple
 
+from meshsim.control.memory import Memory, Token
 from meshsim.control.protocols import Protocol, of_service_port
 from meshsim.resources.kubernetes import ServiceSpec
 from meshsim.resources.mesh_config import MeshConfig
@@ -38,6 +39,7 @@ RESOLUTIONS = {
     "DNS_ROUND_ROBIN": DNS_ROUND_ROBIN_LB,
     "DYNAMIC_DNS": DYNAMIC_DNS,
 }
+_BEHIND = frozenset({"Pod", "WorkloadEntry", "EndpointSlice", "Endpoints"})  # kinds that endpoints come from
 EXPORT_ANNOTATION = "networking.istio.io/exportTo"
 CANONICAL_ACCOUNTS, KUBERNETES_ACCOUNTS = "alpha.istio.io/canonical-serviceaccounts", "alpha.istio.io/kubernetes-serviceaccounts"
 AUTO_ALLOCATE_LABEL = "networking.istio.io/enable-autoallocate-ip"
@@ -77,6 +79,9 @@ class Endpoint(NamedTuple):
     ready: bool = True
 
 
+Origin = tuple[Resource[Json], str]
+
+
 @dataclass(slots=True, eq=False)
 class Service:
     """One host at one address (0.0.0.0: none of its own)."""
@@ -94,8 +99,6 @@ class Service:
     resource: Resource[Json]
     selector: Mapping[str, str] = field(default_factory=dict)
     service_accounts: tuple[str, ...] = ()
-    auto_address: str = ""
-    aliases: tuple[Service, ...] = ()
     labels: Mapping[str, str] = field(default_factory=dict)
     external_name: str = ""
     headless: bool = False
@@ -109,17 +112,16 @@ class Service:
         return self.hostname, self.namespace
 
     @property
+    def origin(self) -> Origin:
+        """Where it is defined; the same however its host is spelled."""
+        return self.resource, self.name
+
+    @property
     def is_kubernetes(self) -> bool:
         return self.registry == KUBERNETES
 
     def port(self, number: int) -> Port | None:
         return next((p for p in self.ports if p.number == number and p.protocol is not Protocol.UDP), None)
-
-    def address_for(self, dns_capture: bool) -> str:
-        """What a proxy takes for its address: an auto-allocated one counts only where the proxy answers DNS itself."""
-        if self.address == UNSPECIFIED and self.auto_address and dns_capture:
-            return self.auto_address
-        return self.address
 
     def trimmed(self, ports: list[Port]) -> Service:
         """The same service with only these ports."""
@@ -127,14 +129,33 @@ class Service:
         return Service(**{**values, "ports": ports})
 
 
-@dataclass
+@dataclass(slots=True, eq=False)
+class Definition:
+    """What one resource defines: its services, each with what is behind it."""
+
+    services: list[tuple[Service, list[Endpoint]]]
+
+
+@dataclass(eq=False)
 class Registry:
-    """Every service in creation order, and every endpoint by (host, namespace)."""
+    """Every service in creation order; by (host, namespace) its endpoints, and the definitions they come from; by host and namespace the
+    one that counts, where a Service hides a ServiceEntry.
+
+    Beside them the addresses allocated for want of others, and the ExternalName Services that lead to a service.
+    """
 
     services: list[Service] = field(default_factory=list)
     trust_aliases: tuple[str, ...] = ()
     listed_names: dict[tuple[str, str], tuple[str, ...]] = field(default_factory=dict)
     endpoints: dict[tuple[str, str], list[Endpoint]] = field(default_factory=dict)
+    definitions: dict[tuple[str, str], tuple[Definition, ...]] = field(default_factory=dict)
+    auto_addresses: dict[Origin, str] = field(default_factory=dict)
+    aliases: dict[Origin, tuple[Service, ...]] = field(default_factory=dict)
+    by_host: dict[str, dict[str, Service]] = field(default_factory=dict)
+
+    def address(self, service: Service) -> str:
+        """What a proxy that answers DNS itself takes for its address: for want of another the auto-allocated one."""
+        return self.auto_addresses.get(service.origin, service.address) if service.address == UNSPECIFIED else service.address
 
     def of(self, service: Service, port: Port) -> list[Endpoint]:
         """The endpoints behind one port."""
@@ -155,42 +176,53 @@ class Registry:
         aliased = {f"{_SPIFFE}{alias}/{name.removeprefix(_SPIFFE).partition('/')[2]}" for name in workloads for alias in self.trust_aliases}
         return sorted(own | aliased)
 
-    def add_endpoints(self, service: Service, endpoints: Iterable[Endpoint]) -> None:
-        """Adds what is behind the service; round robin over DNS knows one name a port, the first."""
-        known = self.endpoints.setdefault(service.key, [])
-        for endpoint in endpoints:
-            if service.resolution != DNS_ROUND_ROBIN_LB or all(e.service_port != endpoint.service_port for e in known):
-                known.append(endpoint)
+    def add(self, definition: Definition) -> None:
+        """Adds what a resource defines; round robin over DNS knows one name a port, the first."""
+        for service, endpoints in definition.services:
+            self.services.append(service)
+            key = service.key
+            self.definitions[key] = (*self.definitions.get(key, ()), definition)
+            known = self.endpoints.setdefault(key, [])
+            for endpoint in endpoints:
+                if service.resolution != DNS_ROUND_ROBIN_LB or all(e.service_port != endpoint.service_port for e in known):
+                    known.append(endpoint)
 
 
-def build(resources: list[Resource[Json]], mesh: MeshConfig, domain: str = "cluster.local") -> Registry:
+def build(resources: list[Resource[Json]], mesh: MeshConfig, domain: str = "cluster.local", memory: Memory | None = None) -> Registry:
     """The registry of these resources, which come in creation order."""
-    builder = _Builder(resources, mesh, domain)
-    registry = builder.registry
+    builder = _Builder(resources, mesh, domain, memory or Memory())
+    registry = Registry(trust_aliases=tuple(mesh.trust_domain_aliases))
     for resource in resources:
-        if resource.kind == "Service":
-            builder.kubernetes(resource)
-        elif resource.kind == "ServiceEntry":
-            builder.service_entry(resource)
+        if resource.kind in ("Service", "ServiceEntry"):
+            registry.add(builder.definition(resource))
     registry.services.sort(key=lambda s: (s.created, s.name, s.namespace))
-    registry.trust_aliases = tuple(mesh.trust_domain_aliases)
     registry.listed_names = {s.key: s.service_accounts for s in registry.services}  # of several, the newest counts
-    _auto_allocate(registry.services)
-    _alias(registry)
+    registry.auto_addresses = _auto_allocated(registry.services)
+    registry.aliases = _aliases(registry.services)
+    for service in registry.services:
+        known = registry.by_host.setdefault(service.hostname, {})
+        displaced = known.get(service.namespace)
+        if displaced is None or (service.is_kubernetes and not displaced.is_kubernetes):
+            known[service.namespace] = service
     return registry
 
 
 class _Builder:
-    def __init__(self, resources: list[Resource[Json]], mesh: MeshConfig, domain: str):
-        self.registry = Registry()
-        self._mesh, self._domain = mesh, domain
+    """Reads the definitions; those made before from the same resources are taken over."""
+
+    def __init__(self, resources: list[Resource[Json]], mesh: MeshConfig, domain: str, memory: Memory):
+        self._mesh, self._domain, self._memory = mesh, domain, memory
         self._pods: dict[str, list[Resource[Json]]] = {}
         self._pod_names: dict[tuple[str, str], Resource[Json]] = {}
         self._pod_ips: dict[tuple[str, str], Resource[Json]] = {}
         self._workloads: dict[str, list[Resource[WorkloadEntrySpec]]] = {}
         self._slices: dict[tuple[str, str], list[Resource[Json]]] = {}
-        self._namespace_annotations = {r.name: r.metadata.annotations for r in resources if r.kind == "Namespace"}
+        self._namespace_annotations: dict[str, Mapping[str, str]] = {}
+        namespaces: list[Resource[Json]] = []
+        behind: list[Resource[Json]] = []
         for r in resources:
+            if r.kind in _BEHIND:
+                behind.append(r)
             if r.kind == "Pod" and r.spec.status and r.spec.status.pod_ip:
                 self._pods.setdefault(r.namespace, []).append(r)
                 self._pod_names[r.namespace, r.name] = r
@@ -202,6 +234,20 @@ class _Builder:
                 self._slices.setdefault((r.namespace, service), []).append(r)
             elif r.kind == "Endpoints":
                 self._slices.setdefault((r.namespace, r.name), []).append(r)
+            elif r.kind == "Namespace":
+                namespaces.append(r)
+                self._namespace_annotations[r.name] = r.metadata.annotations
+        self._around = memory.token("around services", (mesh, domain, namespaces))
+        self._behind = memory.token("behind services", behind)
+
+    def definition(self, resource: Resource[Json]) -> Definition:
+        """What a Service or ServiceEntry defines."""
+        key: tuple[Resource[Json] | Token, ...] = (resource, self._around)
+        if resource.kind == "Service":
+            return self._memory.recall((*key, self._behind), lambda: self._kubernetes(resource))
+        if resource.spec.workload_selector is not None:
+            key = (*key, self._behind)
+        return self._memory.recall(key, lambda: Definition(list(self._service_entry(resource))))
 
     def _distribution(self, said: str, resource: Resource[Json]) -> tuple[str, ...]:
         """By which labels endpoints near the client are preferred: the Service's own field, its annotation, its namespace's."""
@@ -215,7 +261,7 @@ class _Builder:
 
     # Kubernetes
 
-    def kubernetes(self, resource: Resource[ServiceSpec]) -> None:
+    def _kubernetes(self, resource: Resource[ServiceSpec]) -> Definition:
         spec = resource.spec
         hostname = f"{resource.name}.{resource.namespace}.svc.{self._domain}"
         ports = [
@@ -247,12 +293,11 @@ class _Builder:
             headless=resolution == PASSTHROUGH,
             service_accounts=tuple(self._annotated(resource)),
         )
-        self.registry.services.append(service)
         slices = self._slices.get((resource.namespace, resource.name), [])
         once: dict[tuple[str, str], Endpoint] = {}  # slices overlap while Kubernetes moves endpoints from one to another
         for endpoint in (e for s in slices for e in self._slice(s, service)):
             once.setdefault((endpoint.address, endpoint.port_name), endpoint)
-        self.registry.add_endpoints(service, once.values())
+        return Definition([(service, list(once.values()))])
 
     def _annotated(self, resource: Resource[ServiceSpec]) -> Iterator[str]:
         """Who else may answer for a Service: names as they stand, and service accounts of its namespace."""
@@ -310,7 +355,7 @@ class _Builder:
 
     # ServiceEntry
 
-    def service_entry(self, resource: Resource[ServiceEntrySpec]) -> None:
+    def _service_entry(self, resource: Resource[ServiceEntrySpec]) -> Iterator[tuple[Service, list[Endpoint]]]:
         spec = resource.spec
         ports = [Port(p.number, p.name, Protocol.parse(p.protocol), p.target_port or None) for p in spec.ports]
         resolution = RESOLUTIONS[spec.resolution]
@@ -337,8 +382,7 @@ class _Builder:
                     distribution=self._distribution("", resource),
                     race_first_connect=resource.metadata.annotations.get(CONNECT_STRATEGY) == "RACE_FIRST_TCP_CONNECT",
                 )
-                self.registry.services.append(service)
-                self.registry.add_endpoints(service, self._entry_endpoints(service, spec, resource))
+                yield service, list(self._entry_endpoints(service, spec, resource))
 
     def _entry_endpoints(self, service: Service, spec: ServiceEntrySpec, resource: Resource[Json]) -> Iterable[Endpoint]:
         if spec.workload_selector is not None:
@@ -403,37 +447,39 @@ def is_ip(text: str) -> bool:
     return True
 
 
-def _auto_allocate(services: list[Service]) -> None:
+def _auto_allocated(services: list[Service]) -> dict[Origin, str]:
     """One address per host of every ServiceEntry without any: as its status says, else the next free one in creation order."""
     able = [s for s in services if s.registry == EXTERNAL and not s.resource.spec.addresses and s.resolution != PASSTHROUGH]
     able = [s for s in able if s.resource.metadata.labels.get(AUTO_ALLOCATE_LABEL) != "false"]
-    given: dict[tuple[int, str], str] = {}
+    given: dict[Origin, str] = {}
     for service in able:
         status = service.resource.raw.get("status") or {}
         for entry in status.get("addresses") or []:
             if entry.get("host", service.hostname) == service.hostname and ":" not in entry["value"]:
-                given.setdefault((id(service.resource), service.hostname), entry["value"])
+                given.setdefault(service.origin, entry["value"])
     taken = set(given.values())
     free = (str(a) for a in AUTO_RANGE.hosts() if str(a) not in taken)
     for service in able:
-        key = (id(service.resource), service.hostname)
-        if key not in given:
-            given[key] = next(free)
-        service.auto_address = given[key]
+        if service.origin not in given:
+            given[service.origin] = next(free)
+    return given
 
 
-def _alias(registry: Registry) -> None:
+def _aliases(services: list[Service]) -> dict[Origin, tuple[Service, ...]]:
     """An ExternalName Service is another name of what it points to, through other aliases too, if that is a service."""
+    aliases = [s for s in services if s.resolution == ALIAS]
+    if not aliases:
+        return {}
     by_host: dict[str, list[Service]] = {}
-    for service in registry.services:
+    for service in services:
         by_host.setdefault(service.hostname, []).append(service)
-    for alias in registry.services:
-        if alias.resolution != ALIAS:
-            continue
+    out: dict[Origin, list[Service]] = {}
+    for alias in aliases:
         host, seen = alias.external_name, {alias.hostname}
         while host not in seen and (further := next((s for s in by_host.get(host, ()) if s.resolution == ALIAS), None)):
             seen.add(host)
             host = further.external_name
         for target in by_host.get(host, ()):
             if target.resolution != ALIAS:
-                target.aliases = tuple(sorted((*target.aliases, alias), key=lambda each: (each.namespace, each.hostname)))
+                out.setdefault(target.origin, []).append(alias)
+    return {origin: tuple(sorted(found, key=lambda each: (each.namespace, each.hostname))) for origin, found in out.items()}

@@ -16,6 +16,7 @@ from meshsim.control import byte_chains, sidecar_routes
 from meshsim.control.byte_chains import Chain
 from meshsim.control.clusters import ANY_HOST_CACHE, ANY_HOST_ROUTES, BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER, forward_proxy_cache
 from meshsim.control.connection_manager import Direction, connection_manager
+from meshsim.control.memory import Memory
 from meshsim.control.protocols import Protocol
 from meshsim.control.services import DYNAMIC_DNS, KUBERNETES, PASSTHROUGH, UNSPECIFIED, Port, Service, is_ip
 from meshsim.control.tcp_filters import Surroundings, Weighted, relay
@@ -105,16 +106,21 @@ def _address(listener: EgressListener) -> tuple[str, bool]:
     return listener.bind or ("127.0.0.1" if bind_to_port else ""), bind_to_port
 
 
-class SidecarListeners:
-    """Compiles one sidecar's outbound listeners; `routes` are the configurations they ask for."""
+def sidecar_listeners(view: View) -> tuple[list[Listener], list[RouteConfiguration]]:
+    """A sidecar's outbound listeners, and the route configurations they ask for."""
+    index = view.index
+    reasons = (*view.scope, index.rules, index.same("Telemetry"))
+    return view.stage("listeners", reasons, lambda memory: _SidecarListeners(view, memory).build())
 
-    def __init__(self, view: View):
-        self._view = view
+
+class _SidecarListeners:
+    def __init__(self, view: View, memory: Memory):
+        self._view, self._memory = view, memory
         self._around = Surroundings(view.access_logs.stream)
         self._entries: dict[tuple[str, int], _Entry] = {}
-        self.routes: dict[str, RouteConfiguration] = {}
+        self._routes: dict[str, RouteConfiguration] = {}
 
-    def build(self) -> list[Listener]:
+    def build(self) -> tuple[list[Listener], list[RouteConfiguration]]:
         view = self._view
         for listener in view.egress_listeners:
             if listener.port is not None:
@@ -124,7 +130,7 @@ class SidecarListeners:
         out = [self._listener(entry) for entry in self._entries.values()]
         if view.mesh.proxy_http_port:
             out.append(self._http_proxy(view.egress_listeners[-1], view.mesh.proxy_http_port))
-        return [*out, self._virtual_outbound()]
+        return [*out, self._virtual_outbound()], list(self._routes.values())
 
     # claims
 
@@ -166,7 +172,7 @@ class SidecarListeners:
     def _binds(self, service: Service, port: Port) -> list[str]:
         """Usually one claim at the default place; a headless service's byte ports claim each endpoint's address."""
         view = self._view
-        plain = service.address_for(view.proxy.dns_capture) == UNSPECIFIED and service.resolution == PASSTHROUGH
+        plain = view.address(service) == UNSPECIFIED and service.resolution == PASSTHROUGH
         if not plain or port.protocol.is_http:
             return [""]
         endpoints = view.index.registry.of(service, port)
@@ -178,7 +184,7 @@ class SidecarListeners:
         """Adds one service port to the entry of its address and port; None where it has no place there."""
         if port.protocol is Protocol.UDP or service.external_name:
             return None
-        address = service.address_for(self._view.proxy.dns_capture)
+        address = self._view.address(service)
         if port.protocol.is_http:
             key = (bind or UNSPECIFIED, port.number)
             found = self._entries.get(key)
@@ -193,15 +199,13 @@ class SidecarListeners:
             return found
         cidr = address if not bind and byte_chains.is_range(address) else ""
         where = bind or (address if byte_chains.has_address(address) else UNSPECIFIED)
-        made = byte_chains.chains(
-            self._view, service, port, listener.by_host, cidr=cidr, vip=where != UNSPECIFIED, listen_port=port.number, around=self._around
-        )
+        made = self._chains(listener, service, port, cidr, vip=where != UNSPECIFIED)
         auto = port.protocol is Protocol.AUTO
         key = (where, port.number)
         found = self._entries.get(key)
         if found is None:
             found = self._entries[key] = _Entry(where, port.number, "AUTO" if auto else "TCP", protocol=port.protocol)
-            found.chains, found.taken = made, {c.key for c in made}
+            found.chains, found.taken = list(made), {c.key for c in made}
             if auto:
                 found.http, found.http_position = self._http(listener, service, port, where), len(made)
             return found
@@ -215,6 +219,13 @@ class SidecarListeners:
         if found.http is None and auto:
             found.http, found.http_position = self._http(listener, service, port, where), len(found.chains)
         return found
+
+    def _chains(self, listener: EgressListener, service: Service, port: Port, cidr: str, *, vip: bool) -> list[Chain]:
+        place = byte_chains.Place(cidr, vip, port.number)
+        relevant = listener.by_host.matching(service.hostname)
+        reasons = byte_chains.reasons(self._view, service, relevant)
+        key = (port, place, self._view.index.same("Telemetry"), *reasons)
+        return self._memory.recall(key, lambda: byte_chains.chains(self._view, service, port, relevant, place, self._around))
 
     def _http_entry(self, listener: EgressListener, service: Service, port: Port, bind: str) -> _Entry:
         where = bind or UNSPECIFIED
@@ -298,15 +309,16 @@ class SidecarListeners:
         return HttpFilter("envoy.filters.http.dynamic_forward_proxy", DynamicForwardProxyFilter(cache))
 
     def _route(self, http: _Http) -> None:
-        if http.route_name in self.routes:
+        if http.route_name in self._routes:
             return
         declared = (each for each in self._view.egress_listeners if http.port and each.port and each.port.number == http.port)
         listener = next(declared, http.listener)  # the Sidecar's own listener decides about a port, also where it imports nothing
         if http.service is not None and http.service_port is not None:
-            made = sidecar_routes.service_configuration(self._view, listener, http.service, http.service_port)
+            made = sidecar_routes.service_configuration(self._view, self._memory, listener, http.service, http.service_port)
         else:
-            made = sidecar_routes.port_configuration(self._view, listener, http.route_name, 0 if _proxies(listener) else http.port)
-        self.routes[http.route_name] = made
+            port = 0 if _proxies(listener) else http.port
+            made = sidecar_routes.port_configuration(self._view, self._memory, listener, http.route_name, port)
+        self._routes[http.route_name] = made
 
     def _fallback(self) -> list[NetworkFilter]:
         """Where connections go that nobody declared."""

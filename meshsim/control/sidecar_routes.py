@@ -9,13 +9,17 @@ A port that a service of undeclared protocol has at its own address gets a confi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
+
+import msgspec
 
 from meshsim import hosts
 from meshsim.control import http_routes
 from meshsim.control.clusters import ANY_HOST_ROUTES, DYNAMIC_DNS_CLUSTER, PASSTHROUGH_CLUSTER, name
 from meshsim.control.destination_rules import Merged
+from meshsim.control.memory import Memory
 from meshsim.control.mesh_index import MESH_GATEWAY, VirtualService
 from meshsim.control.protocols import Protocol
 from meshsim.control.proxy_headers import counts_attempts, keeps_host
@@ -36,7 +40,7 @@ from meshsim.xds.route import (
 MAX_DIRECT_RESPONSE_BYTES = 1_048_576
 
 
-@dataclass
+@dataclass(eq=False)
 class _Entry:
     """Routes for some hosts on one port: services the mesh knows, and hosts it knows from a VirtualService alone."""
 
@@ -47,22 +51,19 @@ class _Entry:
     source: str = ""
 
 
-def port_configuration(view: View, listener: EgressListener, route_name: str, port: int) -> RouteConfiguration:
+def port_configuration(view: View, memory: Memory, listener: EgressListener, route_name: str, port: int) -> RouteConfiguration:
     """The shared configuration of a port; port 0 (an HTTP proxy port or a Unix socket): of every port at once."""
-    known = _services(listener, port)
-    hosts_made = _virtual_hosts(view, listener, known, port)
+    known = _services(memory, listener, port)
+    hosts_made = _virtual_hosts(view, memory, listener, known, port)
     made = sorted(hosts_made, key=lambda h: h.name)
     return _configuration(route_name, [*made, _catch_all(view)])
 
 
-def service_configuration(view: View, listener: EgressListener, service: Service, port: Port) -> RouteConfiguration:
+def service_configuration(view: View, memory: Memory, listener: EgressListener, service: Service, port: Port) -> RouteConfiguration:
     """The configuration of one service's port at its own address: whatever the Host says, it is that service."""
-    only = service.trimmed([port])
-    only.hostname = service.hostname.lower()
-    made = [h for h in _virtual_hosts(view, listener, {only.hostname: only}, port.number) if service.hostname in h.domains]
-    for host in made:
-        host.domains = ["*"]
-    return _configuration(f"{service.hostname}:{port.number}", made)
+    only = _at_port(memory, service, port)
+    made = [h for h in _virtual_hosts(view, memory, listener, {only.hostname: only}, port.number) if service.hostname in h.domains]
+    return _configuration(f"{service.hostname}:{port.number}", [msgspec.structs.replace(h, domains=["*"]) for h in made])
 
 
 def _configuration(route_name: str, virtual_hosts: list[VirtualHost]) -> RouteConfiguration:
@@ -75,7 +76,18 @@ def _configuration(route_name: str, virtual_hosts: list[VirtualHost]) -> RouteCo
     )
 
 
-def _services(listener: EgressListener, port: int) -> dict[str, Service]:
+def _at_port(memory: Memory, service: Service, port: Port) -> Service:
+    """The service with one port alone, its host in lower case."""
+
+    def trimmed() -> Service:
+        made = service.trimmed([port])
+        made.hostname = service.hostname.lower()
+        return made
+
+    return memory.recall((service, port), trimmed)
+
+
+def _services(memory: Memory, listener: EgressListener, port: int) -> dict[str, Service]:
     """The services with that port, the last definition of a host counting; on a port of its own a host is spelled in lower case."""
     found: dict[str, Service] = {}
     for service in listener.services:
@@ -84,61 +96,81 @@ def _services(listener: EgressListener, port: int) -> dict[str, Service]:
             continue
         here = service.port(port)
         if here is not None:
-            lower = service.hostname.lower()
-            found[lower] = service.trimmed([here])
-            found[lower].hostname = lower
+            trimmed = _at_port(memory, service, here)
+            found[trimmed.hostname] = trimmed
     return found
 
 
-def _virtual_hosts(view: View, listener: EgressListener, known: dict[str, Service], port: int) -> list[VirtualHost]:
-    entries, spoken_for = _from_virtual_services(view, listener, known, port)
+def _virtual_hosts(view: View, memory: Memory, listener: EgressListener, known: dict[str, Service], port: int) -> list[VirtualHost]:
+    entries, spoken_for = _from_virtual_services(view, memory, listener, known, port)
     for hostname, service in known.items():
         if hostname not in spoken_for and not service.external_name:  # an alias alone is a name of what it points to
-            entries += [_default(view, service, p) for p in service.ports if _routes_http(p)]
+            entries += [_default(view, memory, service, p) for p in service.ports if _routes_http(p)]
     names: set[str] = set()
     domains: set[str] = set()
     known_names = ((service.hostname, entry.port) for entry in entries for service in entry.services)
     full = {each for hostname, number in known_names for each in (hostname, f"{hostname}:{number}")}
-    counted = counts_attempts(view.mesh)
     out: list[VirtualHost] = []
-
-    def add(host: str, entry: _Entry, candidates: list[str], short: set[str]) -> None:
-        vhost_name = f"{host.lower()}:{entry.port}"
-        if vhost_name in names:
-            return
-        names.add(vhost_name)
-        free = [d for d in candidates if d.lower() not in domains and not (d in short and d in full)]
+    for whole, short in _candidates(view, memory, entries, port):
+        if whole.name in names:
+            continue
+        names.add(whole.name)
+        lower = [d.lower() for d in whole.domains]
+        if domains.isdisjoint(lower) and full.isdisjoint(short):
+            free = whole.domains
+        else:
+            free = [d for d in whole.domains if d.lower() not in domains and not (d in short and d in full)]
         domains.update(d.lower() for d in free)
-        if port == 0 and entry.port != 80:  # the name alone means port 80, and is not given to another port's host for that
+        if port == 0 and not whole.name.endswith(":80"):  # the name alone means port 80, and is not given to another port's host for that
             free = [d for d in free if ":" in d]
         if free:
-            source = Metadata({"meshsim": {"source": entry.source}}) if entry.source else None
-            out.append(VirtualHost(vhost_name, free, entry.routes, include_request_attempt_count=counted, metadata=source))
+            out.append(whole if free is whole.domains else msgspec.structs.replace(whole, domains=free))
+    return out
+
+
+def _candidates(view: View, memory: Memory, entries: list[_Entry], port: int) -> Iterator[tuple[VirtualHost, set[str]]]:
+    """A virtual host for each host of each entry, with every domain it could have, and which of those are short names."""
+    counted = counts_attempts(view.mesh)
+
+    def made(host: str, entry: _Entry, domains: list[str]) -> VirtualHost:
+        source = Metadata({"meshsim": {"source": entry.source}}) if entry.source else None
+        name = f"{host.lower()}:{entry.port}"
+        return VirtualHost(name, domains, entry.routes, include_request_attempt_count=counted, metadata=source)
+
+    def of_service(service: Service, entry: _Entry, aliases: tuple[Service, ...]) -> tuple[VirtualHost, set[str]]:
+        domains, short = _domains(view, service, aliases, entry.port, port)
+        return made(service.hostname, entry, domains), short
 
     for entry in entries:
         for host in entry.unknown:
-            add(host, entry, [host], set())
+            yield made(host, entry, [host]), set()
         for service in entry.services:
-            candidates, short = _domains(view, service, entry.port, port)
-            add(service.hostname, entry, candidates, short)
-    return out
+            aliases = view.index.registry.aliases.get(service.origin, ())
+            reasons = (entry, service, view.address(service), port, *aliases)
+            yield memory.recall(reasons, partial(of_service, service, entry, aliases))
 
 
 def _routes_http(port: Port) -> bool:
     return port.protocol.is_http or port.protocol is Protocol.AUTO
 
 
-def _default(view: View, service: Service, port: Port) -> _Entry:
+def _default(view: View, memory: Memory, service: Service, port: Port) -> _Entry:
     rule = view.destination_rule(service)
-    hashing = http_routes.hash_policy(http_routes.service_hash(rule, port.number))
-    operation = f"{service.hostname}:{port.number}/*"
-    route = http_routes.default_route(name(service, port.number), operation, view.mesh, hashing)
-    source = service.resource.at()
-    route.metadata = Metadata({"meshsim": {"source": source}})
-    return _Entry(port.number, [route], [service], source=source)
+
+    def made() -> _Entry:
+        hashing = http_routes.hash_policy(http_routes.service_hash(rule, port.number))
+        operation = f"{service.hostname}:{port.number}/*"
+        route = http_routes.default_route(name(service, port.number), operation, view.mesh, hashing)
+        source = service.resource.at()
+        route.metadata = Metadata({"meshsim": {"source": source}})
+        return _Entry(port.number, [route], [service], source=source)
+
+    return memory.recall((_default, service, port, rule), made)
 
 
-def _from_virtual_services(view: View, listener: EgressListener, known: dict[str, Service], port: int) -> tuple[list[_Entry], set[str]]:
+def _from_virtual_services(
+    view: View, memory: Memory, listener: EgressListener, known: dict[str, Service], port: int
+) -> tuple[list[_Entry], set[str]]:
     """The entries that VirtualServices make on this port, oldest first, and the hosts they speak for."""
     candidates = listener.virtual_services
     if port != 80:
@@ -151,21 +183,28 @@ def _from_virtual_services(view: View, listener: EgressListener, known: dict[str
         found, unknown = _split(view, virtual_service, known, owners)
         if not found and not (unknown and port == 80):
             continue
-        routes = http_routes.translate(virtual_service, http_rules(virtual_service, view.index), context)
-        if not routes:
-            continue
-        by_port: dict[int, list[Service]] = {}
-        for service in found:
-            for service_port in service.ports:
-                if _routes_http(service_port):
-                    by_port.setdefault(service_port.number, []).append(service)
-        if not by_port and port == 80:
-            by_port[80] = []
-        source = virtual_service.at()
-        for number, services in by_port.items():
-            entries.append(_Entry(number, routes, services, unknown, source))
-            spoken_for.update(s.hostname for s in services)
+        reasons = (virtual_service, port, *found, *unknown, *view.destination_reasons(virtual_service, known.get))
+        made = memory.recall(reasons, partial(_spoken, view, virtual_service, found, unknown, context))
+        entries += made
+        spoken_for.update(s.hostname for entry in made for s in entry.services)
     return entries, spoken_for
+
+
+def _spoken(
+    view: View, virtual_service: VirtualService, found: list[Service], unknown: list[str], context: http_routes.Context
+) -> list[_Entry]:
+    """What a VirtualService says for its services, port by port, and for hosts that are none."""
+    routes = http_routes.translate(virtual_service, http_rules(virtual_service, view.index), context)
+    if not routes:
+        return []
+    by_port: dict[int, list[Service]] = {}
+    for service in found:
+        for port in service.ports:
+            if _routes_http(port):
+                by_port.setdefault(port.number, []).append(service)
+    if not by_port and context.port == 80:
+        by_port[80] = []
+    return [_Entry(number, routes, services, unknown, virtual_service.at()) for number, services in by_port.items()]
 
 
 def _concerns(patterns: list[str], known: dict[str, Service]) -> bool:
@@ -243,12 +282,12 @@ def _context(view: View, known: dict[str, Service], port: int) -> http_routes.Co
     )
 
 
-def _domains(view: View, service: Service, port: int, listen_port: int) -> tuple[list[str], set[str]]:
+def _domains(view: View, service: Service, aliases: tuple[Service, ...], port: int, listen_port: int) -> tuple[list[str], set[str]]:
     """Every Host that means the service, in istiod's order, and which of them are short names."""
     host = service.hostname
     out = [host] if _is_address(host) else [host, f"{host}."]
     short = _short_names(view, host)
-    for alias in service.aliases:
+    for alias in aliases:
         out += [alias.hostname, f"{alias.hostname}."]
         short += _short_names(view, alias.hostname)
         out += _short_names(view, alias.hostname)
@@ -256,7 +295,7 @@ def _domains(view: View, service: Service, port: int, listen_port: int) -> tuple
     out = [*out[:2], *own, *out[2:]] if not _is_address(host) else out
     if service.is_kubernetes and service.headless:
         out += [f"*.{d}" for d in list(out)]
-    address = service.address_for(view.proxy.dns_capture)
+    address = view.address(service)
     if address != UNSPECIFIED:
         out.append(f"[{address}]" if ":" in address else address)
     if listen_port == 0:

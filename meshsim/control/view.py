@@ -8,9 +8,10 @@ entry per host (they make clusters).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Hashable, Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import TypeVar
 
 from meshsim import hosts
 from meshsim.control import telemetry
@@ -18,6 +19,7 @@ from meshsim.control.authorization import Authorization
 from meshsim.control.destination_rules import Merged, Policy, effective
 from meshsim.control.gateways import Merged as MergedGateways
 from meshsim.control.gateways import Target, merge
+from meshsim.control.memory import Key, Memory
 from meshsim.control.mesh_index import MESH_GATEWAY, MeshIndex, VirtualService, visible
 from meshsim.control.protocols import Protocol
 from meshsim.control.services import ALIAS, KUBERNETES, Port, Service
@@ -29,6 +31,7 @@ from meshsim.resources.sidecar import IstioEgressListener, SidecarPort, SidecarS
 from meshsim.resources.virtual_service import Destination
 from meshsim.topology import Proxy
 
+T = TypeVar("T")
 NOTHING = "~/*"  # a Sidecar host that empties its whole listener
 
 
@@ -76,6 +79,12 @@ class View:
     def __init__(self, index: MeshIndex, proxy: Proxy):
         self.index, self.proxy = index, proxy
         self._rules: dict[tuple[str, str], Merged | None] = {}
+        self._answers_dns = proxy.dns_capture
+        self._self = index.memory.token(("proxy", proxy.namespace, proxy.name), (proxy, index.mesh, index.era, index.domain))
+
+    def stage(self, name: str, key: Key, make: Callable[[Memory], T]) -> T:
+        """A part of what this proxy is told, made of parts: it depends on the proxy, the mesh's configuration, and `key`."""
+        return self.index.memory.stage((name, self._self), key, make)
 
     @property
     def mesh(self) -> MeshConfig:
@@ -114,8 +123,14 @@ class View:
     @cached_property
     def egress_listeners(self) -> list[EgressListener]:
         """A sidecar's egress listeners in order; a gateway has none."""
-        if not self.proxy.is_sidecar:
-            return []
+        return self.stage("scope", self.scope, lambda _: self._listeners()) if self.proxy.is_sidecar else []
+
+    @cached_property
+    def scope(self) -> Key:
+        """What decides about what the proxy sees."""
+        return self.index.registry, self.index.same("VirtualService"), self.sidecar
+
+    def _listeners(self) -> list[EgressListener]:
         bound = self.index.bound_for(MESH_GATEWAY, self.namespace)
         if self.sidecar is None or not self.sidecar.spec.egress:
             return [EgressListener(_one_namespace_each(self._exported, self.namespace), bound, self._by_host_of(bound))]
@@ -178,6 +193,9 @@ class View:
     @cached_property
     def services(self) -> list[Service]:
         """One entry per host: what clusters are made for."""
+        return self.stage("services", self.scope, lambda _: self._services())
+
+    def _services(self) -> list[Service]:
         found: dict[str, Service] = {}
         if not self.proxy.is_sidecar:
             for service in self._exported:
@@ -188,7 +206,9 @@ class View:
             for virtual_service in listener.virtual_services:
                 for host, ports in self.index.destinations(virtual_service, self.namespace).items():
                     meant = self._destination(host)
-                    trimmed = meant and (_on_port(meant, listener.port) if _is_picky(listener.port) else _on_ports(meant, ports))
+                    if meant is None or found.get(meant.hostname) is meant:
+                        continue
+                    trimmed = _on_port(meant, listener.port) if _is_picky(listener.port) else _on_ports(meant, ports)
                     if trimmed:
                         _unite(found, trimmed)
         return list(found.values())
@@ -214,6 +234,10 @@ class View:
         """The service this proxy knows under that host."""
         return self._by_host.get(host)
 
+    def address(self, service: Service) -> str:
+        """What this proxy takes for the service's address."""
+        return self.index.registry.address(service) if self._answers_dns else service.address
+
     # rules
 
     def destination_rule(self, service: Service) -> Merged | None:
@@ -221,6 +245,14 @@ class View:
         if key not in self._rules:
             self._rules[key] = self.index.rules.lookup(self.namespace, self.proxy.labels, service.hostname, service.namespace)
         return self._rules[key]
+
+    def destination_reasons(self, virtual_service: VirtualService, lookup: Callable[[str], Service | None]) -> Iterator[Hashable]:
+        """What a VirtualService's routes depend on beside itself: its delegates, and of its destinations what is known and their rules."""
+        yield from self.index.delegates_of(virtual_service)
+        for host in self.index.destinations(virtual_service, self.namespace):
+            ruled = self.service(host)
+            yield lookup(host)
+            yield self.destination_rule(ruled) if ruled else None
 
     def policy(self, service: Service, port: int, subset: str = "") -> Policy:
         """What the DestinationRule says for one cluster of the service."""

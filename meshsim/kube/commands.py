@@ -132,7 +132,7 @@ class Commands:
             store = self._store.copy()
             change(store, said, refused)
             if said:
-                await self._live.apply(Mesh(*surrounded(Documents(store.resources), alone=False)))
+                await self._live.apply(Mesh(*surrounded(Documents(store.resources), alone=False), after=self._live.mesh))
                 self._store = store
                 self._note_births()
         for line in said:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -101,3 +102,33 @@ def test_any_mixture_of_valid_resources_compiles(seed, count):
         for table in config.routes:
             domains = [domain.lower() for host in table.virtual_hosts for domain in host.domains]
             assert len(domains) == len(set(domains)), table.name
+
+
+@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@given(seed=st.integers(0, 2**32), count=st.integers(2, 40))
+def test_an_update_leads_to_what_a_new_start_leads_to(seed, count):
+    rng, proxies = random.Random(seed), [golden.proxy_of(entry) for entry in read(FOLDERS[0]).proxies]
+    proxies.append(replace(proxies[0], name="asks", metadata={"DNS_CAPTURE": "true"}))
+    chosen = rng.sample(pool(), count)
+    before = None
+    for _ in range(5):
+        index = control.index(chosen, before and before.mesh, after=before)
+        anew = control.index(chosen)
+        for proxy in proxies:
+            assert control.compile(index, proxy) == control.compile(anew, proxy)
+        before = index
+        gone = rng.sample(chosen, min(len(chosen), rng.randrange(3)))
+        chosen = [*(r for r in chosen if r not in gone), *rng.sample(pool(), rng.randrange(3))]
+
+
+def test_an_update_makes_anew_only_what_it_changes():
+    case = read(next(f for f in FOLDERS if f.name == "seed-http-direct"))
+    proxy = next(p for p in map(golden.proxy_of, case.proxies) if p.is_sidecar)
+    index = control.index(case.resources, case.mesh_config)
+    before = control.compile(index, proxy)
+    entry = PRIVATE.split("---")[0].replace('exportTo: ["."], ', "").replace("edition.cnn.com, ", "")
+    more = resources.loads(entry).require().resources
+    after = control.compile(control.index([*case.resources, *more], case.mesh_config, after=index), proxy)
+    kept = {id(cluster) for cluster in before.clusters}
+    made = {c.name for c in after.clusters if id(c) not in kept and c.name.startswith("outbound|")}
+    assert made == {"outbound|80||hidden.test"}
