@@ -9,6 +9,7 @@ from meshsim.xds.message import seconds
 
 if TYPE_CHECKING:
     from meshsim.proxy.core import Core
+    from meshsim.routing.clusters import Cluster
 
 REFRESH = 5.0  # seconds; Envoy's default `dns_refresh_rate`
 
@@ -22,15 +23,17 @@ class Names:
 
     async def resolve_all(self) -> None:
         """Look every name of every cluster up."""
-        clusters = [c for c in self._core.runtime.clusters.values() if c.dns_names]
-        for name in dict.fromkeys(n for c in clusters for n in c.dns_names):
+        asking: dict[str, list[Cluster]] = {}
+        for cluster in self._core.runtime.clusters.values():
+            for name in cluster.dns_names:
+                asking.setdefault(name, []).append(cluster)
+        for name, clusters in asking.items():
             addresses = await self._core.resolve(name)
             for cluster in clusters:
-                if name in cluster.dns_names:
-                    cluster.resolved(name, addresses)
+                cluster.resolved(name, addresses)
         self.stop()
-        if clusters:
-            rate = min(seconds(c.config.dns_refresh_rate, REFRESH) for c in clusters)
+        if asking:
+            rate = min(seconds(c.config.dns_refresh_rate, REFRESH) for clusters in asking.values() for c in clusters)
             self._timer = self._core.loop.call_later(rate, lambda: self._core.spawn(self.resolve_all()))
 
     def stop(self) -> None:
