@@ -125,6 +125,23 @@ metadata: {name: default}
 spec: {egress: [{hosts: [%s]}]}
 """
 UPSTREAM = "upstream_reset_before_response_started"
+UPGRADED = {"        mode: SIMPLE": "        mode: SIMPLE\n      connectionPool: {http: {h2UpgradePolicy: UPGRADE}}"}
+SITE = """
+---
+apiVersion: meshsim.dev/v1alpha1
+kind: ExternalServer
+metadata: {name: site}
+spec: {hosts: [edition.cnn.com], addresses: [151.101.65.67], ports: [{port: 80}, {port: 443, protocol: https, %s}]}
+"""
+ON_CALLERS = """
+---
+apiVersion: security.istio.io/v1
+kind: AuthorizationPolicy
+metadata: {name: no-news}
+spec: {selector: {matchLabels: {app: sleep}}, action: DENY, rules: [{to: [{operation: {hosts: [edition.cnn.com]}}]}]}
+"""
+OTHER_PORT = {"- number: 80\n    name: http-port": "- number: 8080\n    name: http-port"}
+EXACT = MESH_RULE.replace("      port: 80\n", "      port: %d\n      authority: {exact: edition.cnn.com}\n", 1)
 
 TABLE = [
     Row(
@@ -274,7 +291,27 @@ TABLE = [
         cluster=OUT,
     ),
     Row("24: a Sidecar without the gateway's namespace", HTTP, {}, 301, details="via_upstream", cluster=OUT, more=SIDECAR % "./*"),
-    Row("23: a Sidecar without the host", HTTP, {}, 502, "-", "direct_response", more=SIDECAR % "istio-system/*", mode="REGISTRY_ONLY"),
+    Row(
+        "23: a Sidecar without the host",
+        HTTP,
+        {},
+        502,
+        "-",
+        "direct_response",
+        codes=("MSIM0209",),
+        more=SIDECAR % "istio-system/*",
+        mode="REGISTRY_ONLY",
+    ),
+    Row(
+        "23: ... which goes past everything elsewhere",
+        HTTP,
+        {},
+        301,
+        details="via_upstream",
+        cluster=PAST,
+        codes=("MSIM0209",),
+        more=SIDECAR % "istio-system/*",
+    ),
     Row(
         "25: an exact authority, and a Host with a port",
         HTTP,
@@ -283,6 +320,57 @@ TABLE = [
         "NR",
         "route_not_found",
         headers=(("Host", "edition.cnn.com:80"),),
+    ),
+    Row("a Host that nobody declared", HTTP, {}, 502, details="direct_response", headers=(("Host", "www.cnn.com"),), mode="REGISTRY_ONLY"),
+    Row(
+        "an address and no name: no SNI that a rule could know",
+        HTTPS,
+        {},
+        200,
+        cluster=PAST,
+        url="https://151.101.65.67/politics",
+        more=SITE % "certificate: {names: [edition.cnn.com, 151.101.65.67]}",
+    ),
+    Row(
+        "a Gateway that moved to another namespace",
+        HTTP,
+        {"  name: istio-egressgateway\nspec": "  name: istio-egressgateway\n  namespace: istio-system\nspec"},
+        404,
+        "NR",
+        "route_not_found",
+        codes=("IST0101", "MSIM0102"),
+    ),
+    Row("a policy on those who call", HTTP, {}, 301, details="via_upstream", cluster=OUT, codes=("MSIM0210",), more=ON_CALLERS),
+    Row(
+        "no origination for the port of the gateway's rule",
+        ORIGINATE,
+        {"mode: SIMPLE": "mode: DISABLE"},
+        503,
+        "UC",
+        UPSTREAM,
+        "outbound|443||edition.cnn.com",
+        ("MSIM0107",),
+    ),
+    Row(
+        "HTTP/2 to a site that knows HTTP/1.1 alone",
+        ORIGINATE,
+        UPGRADED,
+        502,
+        "UPE",
+        UPSTREAM,
+        "outbound|443||edition.cnn.com",
+        ("MSIM0114",),
+        more=SITE % "alpn: [http/1.1]",
+    ),
+    Row(
+        "an exact authority, on a port that clients always say",
+        HTTP,
+        OTHER_PORT | {MESH_RULE: EXACT % 8080},
+        404,
+        "NR",
+        "route_not_found",
+        codes=("MSIM0211",),
+        url="http://edition.cnn.com:8080/politics",
     ),
     Row("26: two VirtualServices for one host", HTTP, {}, 301, details="via_upstream", cluster=OUT, codes=("IST0109",), more=SECOND),
     Row(
@@ -400,3 +488,35 @@ def line(fields: Mapping[str, Json]) -> tuple[str, str, str]:
     """Flags, details and cluster of a log line."""
     shown = {name: fields.get(name) or "-" for name in FORMAT}
     return shown["flags"], shown["details"].partition("{")[0], shown["cluster"]
+
+
+DATABASES = """
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: first}
+spec: {hosts: [first.example.com], ports: [{number: 5432, name: tcp, protocol: TCP}], resolution: DNS}
+---
+apiVersion: networking.istio.io/v1
+kind: ServiceEntry
+metadata: {name: second}
+spec: {hosts: [second.example.com], %sports: [{number: 5432, name: tcp, protocol: TCP}], resolution: DNS}
+---
+apiVersion: meshsim.dev/v1alpha1
+kind: ExternalServer
+metadata: {name: second}
+spec: {hosts: [second.example.com], addresses: [203.0.113.7], ports: [{port: 5432, protocol: tcp}]}
+"""
+
+
+@pytest.mark.parametrize(("address", "reached", "codes"), [("", "first", {"MSIM0113"}), ("addresses: [203.0.113.7], ", "second", set())])
+async def test_two_databases_at_one_port(address: str, reached: str, codes: set[str]) -> None:
+    mesh = meshsim.load("-", stdin=DATABASES % address + MESH % "ALLOW_ANY")
+    answer = f"{reached}.example.com:5432 got hello"
+    assert mesh.simulate("sleep", "tcp://second.example.com:5432", body=b"hello").client["received"] == answer
+    assert {f.code for f in analysis.analyze_mesh(mesh) if f.code.startswith("MSIM")} == codes
+    async with mesh.run() as live:
+        reader, writer = await live.pod("sleep").open("second.example.com", 5432)
+        writer.write(b"hello")
+        assert (await reader.read()).decode() == answer
+        writer.close()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Any as Json
 
 from meshsim import hosts
+from meshsim.analysis.callers import callers
 from meshsim.analysis.findings import Finding, finding, full_name
 from meshsim.analysis.probes import Probe, mesh_bound, probes, sends_to_gateway
 from meshsim.analysis.unused import unused
@@ -65,7 +66,7 @@ def egress(mesh: Mesh, index: MeshIndex) -> list[Finding]:
         trace = mesh.simulation().call(probe.call)
         for one in _judge(probe, trace, mesh, views):
             found.setdefault((one.code, one.resource, str(one.location)), one)
-    for one in unused(mesh, views):
+    for one in (*unused(mesh, views), *callers(mesh, views)):
         found.setdefault((one.code, one.resource, str(one.location)), one)
     return list(found.values())
 
@@ -293,6 +294,18 @@ def _plaintext(failure: _Failure) -> Finding | None:
     return None
 
 
+def _not_http2(failure: _Failure) -> Finding | None:
+    """HTTP/2 to a server that does not know it."""
+    if "UPE" not in failure.hop.entry.flags:
+        return None
+    _, number, _, host = failure.cluster.split("|")
+    service = failure.view.service(host)
+    port = service.port(int(number)) if service else None
+    if port is not None and port.protocol.is_http2:
+        return failure.finding("MSIM0114", failure.cluster, failure.hop.proxy, f"its port {number} is declared {port.protocol.name}")
+    return failure.finding("MSIM0114", failure.cluster, failure.hop.proxy, "h2UpgradePolicy") if service else None
+
+
 def _unknown_to_sidecar(failure: _Failure) -> Finding | None:
     """A declared host that the sidecar treats as one nobody declared."""
     if failure.at_gateway or failure.cluster not in ("PassthroughCluster", "BlackHoleCluster"):
@@ -315,6 +328,7 @@ EXPLANATIONS: tuple[Callable[[_Failure], Finding | None], ...] = (
     _double_tls,
     _unknown_to_sidecar,
     _plaintext,
+    _not_http2,
 )
 
 

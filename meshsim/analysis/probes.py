@@ -24,6 +24,8 @@ from meshsim.resources.virtual_service import HttpMatchRequest, HttpRoute, Route
 from meshsim.simulate import Call
 from meshsim.topology import Proxy
 
+HTTP_PORT = 80
+
 
 @dataclass(frozen=True)
 class Probe:
@@ -56,8 +58,7 @@ def full_name(proxy: Proxy) -> str:
 
 def probes(mesh: Mesh, views: Mapping[str, View]) -> Iterator[Probe]:
     """Every probe, from one workload of each namespace that has a sidecar."""
-    clients = {p.namespace: p for p in reversed(_clients(mesh))}
-    for client in clients.values():
+    for client in {p.namespace: p for p in reversed(clients(mesh))}.values():
         view = views[full_name(client)]
         seen: set[tuple[str, int]] = set()
         for service in view.services:
@@ -69,7 +70,7 @@ def probes(mesh: Mesh, views: Mapping[str, View]) -> Iterator[Probe]:
                     yield from _of_port(view, service, port)
 
 
-def _clients(mesh: Mesh) -> list[Proxy]:
+def clients(mesh: Mesh) -> list[Proxy]:
     """The workloads that are known to call out: those of namespaces that have rules, and those that serve nobody themselves.
 
     A service somewhere in the cluster is no witness: nobody says that it calls the host. Without any such workload all are tried.
@@ -118,12 +119,26 @@ def _requests(view: View, service: Service, port: Port, bound: list[VirtualServi
                     continue
                 path, method, headers = request
                 at: tuple[str | int, ...] = ("http", index, "match", position) if match else ("http", index)
-                call = Call.url(full_name(view.proxy), f"http://{_authority(host, port)}{path}", method, headers)
+                call = Call.url(full_name(view.proxy), f"http://{authority(host, port.number)}{path}", method, headers)
                 yield Probe(call, view.proxy, service, port, virtual_service, at, _to_gateway(view, virtual_service, rule))
         if made:
             return
-    call = Call.url(full_name(view.proxy), f"http://{_authority(host, port)}/")
+    if _is_for_gateways(view, host, port):
+        return
+    call = Call.url(full_name(view.proxy), f"http://{authority(host, port.number)}/")
     yield Probe(call, view.proxy, service, port, service.resource, ("ports",))
+
+
+def _is_for_gateways(view: View, host: str, port: Port) -> bool:
+    """Whether rules at a gateway lead to that port, and no application is meant to."""
+    for virtual_service in view.index.roots:
+        if all(g == MESH_GATEWAY for g in view.index.gateways_of(virtual_service)):
+            continue
+        for destination in (r.destination for rule in virtual_service.spec.http for r in rule.route if r.destination):
+            named = destination.port.number if destination.port else 0
+            if named == port.number != HTTP_PORT and hosts.expand_short(destination.host, virtual_service.namespace) == host:
+                return True
+    return False
 
 
 def _concerns(view: View, virtual_service: VirtualService, match: HttpMatchRequest | None, port: int) -> bool:
@@ -169,8 +184,9 @@ def _tls_rule(
     return None, ("ports",), False
 
 
-def _authority(host: str, port: Port) -> str:
-    return host if port.number == 80 else f"{host}:{port.number}"
+def authority(host: str, number: int) -> str:
+    """What a client calls the host on that port."""
+    return host if number == HTTP_PORT else f"{host}:{number}"
 
 
 def mesh_bound(view: View) -> list[VirtualService]:

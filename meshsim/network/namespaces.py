@@ -26,6 +26,7 @@ CLONE_NEWNS, CLONE_NEWUSER, CLONE_NEWNET = 0x00020000, 0x10000000, 0x40000000
 MS_BIND, MS_REC, MS_PRIVATE = 0x1000, 0x4000, 0x40000
 _PR_SET_PDEATHSIG = 1
 _SBIN = ("/usr/sbin", "/sbin", "/usr/local/sbin")
+_entered = False  # this process, by `enter`
 
 
 class NamespacesUnavailable(MeshsimError):
@@ -81,6 +82,7 @@ def enter() -> Namespace:
 
     Raises NamespacesUnavailable where the machine forbids it. There is no way back.
     """
+    global _entered
     uid, gid = os.getuid(), os.getgid()
     try:
         _call("unshare", CLONE_NEWUSER | CLONE_NEWNET | CLONE_NEWNS)
@@ -91,7 +93,13 @@ def enter() -> Namespace:
         run("ip", "link", "set", "lo", "up")
     except OSError as e:
         raise NamespacesUnavailable(_reason(e)) from None
+    _entered = True
     return current()
+
+
+def entered() -> bool:
+    """Whether this process is in namespaces of its own; in others it has no business to change anything."""
+    return _entered
 
 
 def unavailable() -> str:

@@ -24,6 +24,7 @@ from pathlib import Path
 
 import msgspec
 
+from meshsim.errors import MeshsimError
 from meshsim.network import namespaces, netfilter
 from meshsim.network.accepting import Acceptor
 from meshsim.network.base import Accept, Address, Connection, Pod
@@ -51,9 +52,17 @@ class Places(msgspec.Struct, omit_defaults=True):
 
 
 class Node:
-    """Makes the namespaces and the wires between them. Lives in the mesh's main process, inside `namespaces.enter()`."""
+    """Makes the namespaces and the wires between them. Lives in the mesh's main process, inside `namespaces.enter()`.
+
+    Raises MeshsimError outside: what it would change is the machine's.
+    """
 
     def __init__(self, folder: Path):
+        if not namespaces.entered():
+            raise MeshsimError(
+                "network netns: this program has to enter namespaces of its own, before it starts a thread:"
+                " meshsim.network.choice.enter('netns')"
+            )
         self._folder = folder
         self._home = namespaces.current()
         self._world = namespaces.new(self._home)

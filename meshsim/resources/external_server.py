@@ -94,7 +94,7 @@ class ClientCertificates(msgspec.Struct, rename="camel", kw_only=True, forbid_un
 class ServerPort(msgspec.Struct, rename="camel", kw_only=True, forbid_unknown_fields=True):
     """A port and what is spoken there: `http` and `https` (1.1 and 2), `tcp` and `tls` (bytes, echoed once).
 
-    alpn: what a TLS port agrees to, the preferred first.
+    alpn: what a TLS port agrees to, the preferred first; a port without `h2` there does not know HTTP/2 at all.
     connect: whether the port grants CONNECT requests, as a forward proxy does.
     handshake: what a TLS port does instead of shaking hands: `stall` reads and says nothing for ever, `reset` breaks the connection.
     """
@@ -197,6 +197,8 @@ class Response(NamedTuple):
             yield piece if left >= len(piece) else piece[:left]
             left -= min(left, len(piece))
 
+
+HTTP2 = "h2"  # as ALPN names it
 
 BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: close\r\n\r\n"
 """What bytes that are no HTTP are answered with, before the connection ends."""

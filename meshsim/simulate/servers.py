@@ -82,6 +82,9 @@ class Servers:
         elif isinstance(talk, Http) and talk.spelled and not talk.http2 and not inspection.http_protocol(talk.spelled):
             visit.arrivals.append({**note, "bytes": talk.spelled.decode("latin-1")})
             return Got(response=Response(400, [("connection", "close")]))
+        elif isinstance(talk, Http) and talk.http2 and external_server.HTTP2 not in server.port.alpn:
+            visit.arrivals.append({**note, "bytes": talk.head().decode("latin-1")})
+            return Got(error="not http", data=external_server.BAD_REQUEST)
         if isinstance(talk, Tls):
             visit.arrivals.append({**note, "client_hello": {"sni": talk.offer.sni or None, "alpn": list(talk.offer.alpn)}})
             return Got(handshake=not_tls())

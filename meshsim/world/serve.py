@@ -30,6 +30,7 @@ from meshsim.resources.external_server import (
     BAD_REQUEST,
     ECHO,
     GARBAGE,
+    HTTP2,
     ClientTls,
     ExternalServerSpec,
     Request,
@@ -130,7 +131,7 @@ class Visit:
         self.busy = True
         if not first:
             self._observe({**self._note, "bytes": ""})
-        elif first.startswith(_PREFACE[: len(first)]):
+        elif HTTP2 in self._port.alpn and first.startswith(_PREFACE[: len(first)]):
             await self._http2(reader, writer, first)
         else:
             await self._http1(reader, writer, first)

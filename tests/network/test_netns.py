@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from meshsim.errors import MeshsimError
 from meshsim.network import netfilter
 from meshsim.network.directory import Capture
+from meshsim.network.netns import Node
 from meshsim.resources.interception import Interception
 from meshsim.resources.network_policy import Opening, Ports, Wall, Walls
 
@@ -69,3 +71,8 @@ def test_several_places_behind_a_service_are_equally_likely():
         "ip daddr 10.96.0.1 tcp dport 80 numgen random mod 2 0 dnat to 10.0.0.2:80",
         "ip daddr 10.96.0.1 tcp dport 80 dnat to 10.0.0.3:80",
     ]
+
+
+def test_nothing_is_made_outside_of_namespaces_of_its_own(tmp_path):
+    with pytest.raises(MeshsimError, match=r"namespaces of its own.*meshsim\.network\.choice\.enter"):
+        Node(tmp_path)
