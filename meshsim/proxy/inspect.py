@@ -6,11 +6,13 @@ ClientHello and lowers the server name. What plain bytes are is `routing.inspect
 
 from __future__ import annotations
 
+import struct
 from typing import NamedTuple
 
 MAX_HELLO = 16 * 1024
 
 _ALPN = 16
+_EXTENSION = struct.Struct("!HH").unpack_from  # kind, size
 _TOLD = (0, _ALPN)  # the extensions that say something here: server_name, and the protocols offered
 
 
@@ -31,6 +33,8 @@ def client_hello(data: bytes) -> Hello | None:
         raise Incomplete
     if data[0] != 0x16 or (len(data) > 1 and data[1] != 3):
         return None
+    if len(data) > 9 and data[5] == 1 and (whole := 9 + int.from_bytes(data[6:9], "big")) <= min(len(data), 5 + (data[3] << 8 | data[4])):
+        return _parse(data[9:whole])  # in one record, as nearly always
     message, at = bytearray(), 0
     while True:
         if len(data) < at + 5:
@@ -65,7 +69,7 @@ def _parse(body: bytes) -> Hello | None:
             end = min(end, at + 2 + (body[at] << 8 | body[at + 1]))
         at += 2
         while at + 4 <= end:
-            kind, size = body[at] << 8 | body[at + 1], body[at + 2] << 8 | body[at + 3]
+            kind, size = _EXTENSION(body, at)
             if kind in _TOLD:
                 content = body[at + 4 : at + 4 + size]
                 if kind == _ALPN:
