@@ -18,7 +18,7 @@ from typing import NamedTuple, Protocol
 from meshsim.errors import NotSimulated
 from meshsim.routing import cel
 from meshsim.routing.entry import Entry
-from meshsim.routing.facts import Endpoint
+from meshsim.routing.facts import Downstream, Endpoint
 from meshsim.xds.access_log import AccessLog, AccessLogFilter, StdoutAccessLog, SubstitutionFormatString
 
 Value = str | int | None
@@ -69,6 +69,9 @@ class Line(Protocol):
     def after(self, entry: Entry) -> Line:
         """The same for entries of requests that repeat this entry's (routing/repeats.py): what cannot differ is written once."""
 
+    def of_bytes(self) -> Line:
+        """The same for entries that are none of HTTP: what only HTTP has is written once, as not there."""
+
 
 class Logger(NamedTuple):
     """Where lines go, which entries get one, and the line."""
@@ -80,6 +83,10 @@ class Logger(NamedTuple):
     def after(self, entry: Entry) -> Logger:
         """The same for entries of requests that repeat this entry's."""
         return self._replace(format=self.format.after(entry))
+
+    def of_bytes(self) -> Logger:
+        """The same for entries that are none of HTTP."""
+        return self._replace(format=self.format.of_bytes())
 
 
 def loggers(logs: list[AccessLog]) -> list[Logger]:
@@ -133,6 +140,9 @@ class _Json:
     def after(self, entry: Entry) -> Line:
         return self
 
+    def of_bytes(self) -> Line:
+        return self
+
 
 class _Text:
     """Texts and operators in turn; `empty` is what a value that is not there prints."""
@@ -147,8 +157,15 @@ class _Text:
         return self._template % tuple([empty if (value := read(entry)) is None else value for read in self._reads])
 
     def after(self, entry: Entry) -> Line:
-        settled = [p if isinstance(p, str) or p.of_each else _Text([p], self._empty)(entry) for p in self._parts]
-        return _Text(settled, self._empty)
+        return self._settled(entry, lambda part: not part.of_each)
+
+    def of_bytes(self) -> Line:
+        return self._settled(Entry(Downstream(Endpoint(""), Endpoint(""))), lambda part: part.of_http)
+
+    def _settled(self, entry: Entry, is_settled: Callable[[_Operation], bool]) -> _Text:
+        """The same with the values of some operators as text."""
+        parts = [_Text([p], self._empty)(entry) if not isinstance(p, str) and is_settled(p) else p for p in self._parts]
+        return _Text(parts, self._empty)
 
 
 def record(json_format: Mapping[str, Json], *, omit_empty: bool = False) -> Record:
@@ -183,10 +200,11 @@ def _text(text: str, empty: str) -> _Text:
 
 
 class _Operation(NamedTuple):
-    """An operator in a format. of_each: whether requests that repeat one another can differ in it."""
+    """An operator in a format. of_each: whether requests that repeat one another can differ in it. of_http: whether bytes have none."""
 
     read: Operator
     of_each: bool
+    of_http: bool
 
 
 def _parse(text: str) -> list[str | _Operation]:
@@ -199,7 +217,7 @@ def _parse(text: str) -> list[str | _Operation]:
             parts.append("%")
         else:
             operator = _operator(found[1], found[2], int(found[3]) if found[3] else None)
-            parts.append(_Operation(operator, _of_each(found[1], found[2] or "")))
+            parts.append(_Operation(operator, _of_each(found[1], found[2] or ""), found[1] in _OF_HTTP))
         at = found.end()
     if at < len(text):
         parts.append(text[at:])
@@ -246,6 +264,12 @@ _OF_ALL = frozenset(
     )
 )  # fmt: skip
 """What is of the connection, or of the route: the same for every request that repeats another."""
+_OF_HTTP = frozenset(
+    (
+        "REQ", "REQUEST_HEADER", "REQ_WITHOUT_QUERY", "RESP", "TRAILER", "QUERY_PARAM", "PROTOCOL", "UPSTREAM_PROTOCOL", "RESPONSE_CODE",
+        "RESPONSE_CODE_DETAILS", "RESPONSE_DURATION", "RESPONSE_TX_DURATION", "ROUTE_NAME",
+    )
+)  # fmt: skip
 
 _PSEUDO: dict[str, Operator] = {
     ":method": lambda e: e.method or None,

@@ -68,7 +68,7 @@ class TcpChain:
         self.engines = [rbac.compiled(k) for k in kinds if isinstance(k, NetworkRbac)]
         self.by_sni = any(isinstance(k, SniCluster) for k in kinds)
         self.resolves_sni = next((k for k in kinds if isinstance(k, SniDynamicForwardProxy)), None)
-        self.loggers = access_log.loggers(self.proxy.access_log) if self.proxy else []
+        self.loggers = [logger.of_bytes() for logger in access_log.loggers(self.proxy.access_log)] if self.proxy else []
         self.idle_timeout = seconds(self.proxy.idle_timeout, IDLE_TIMEOUT) if self.proxy else IDLE_TIMEOUT
         self.longest = seconds(self.proxy.max_downstream_connection_duration) if self.proxy else 0.0
         self.attempts = (self.proxy.max_connect_attempts if self.proxy else None) or 1

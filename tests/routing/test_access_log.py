@@ -138,3 +138,15 @@ def test_expressions_about_requests_let_no_connection_through() -> None:
 def test_unknown_expressions_are_refused(expression: str) -> None:
     with pytest.raises(NotSimulated):
         cel.predicate(expression)
+
+
+@pytest.mark.parametrize("text", [TEXT_FORMAT, "100%% %PROTOCOL% %RESP(X)% %REQ(:METHOD):2% %UPSTREAM_HOST%\n", "%ROUTE_NAME%"])
+@pytest.mark.parametrize("omits", [False, True])
+def test_a_line_of_bytes_is_the_same_line(text: str, omits: bool) -> None:
+    line = access_log.compile_format(
+        SubstitutionFormatString(text_format_source=TextFormat(inline_string=text), omit_empty_values=omits)
+    )
+    full = Entry(Downstream(CLIENT, GATEWAY, sni="a.example", chain="c"), start=1.5, end=2.0, cluster="c", upstream="1.2.3.4:5", sent=7)
+    full.flag("UF")
+    for entry in (full, Entry(Downstream(CLIENT, GATEWAY))):
+        assert line.of_bytes()(entry) == line(entry)
