@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 from meshsim.network.base import Pod
 from meshsim.proxy import shortcut
 from meshsim.proxy.deadlines import Deadlines
+from meshsim.proxy.edges import Edges
 from meshsim.proxy.mirror import MirrorStream
 from meshsim.proxy.pool import Pools
 from meshsim.proxy.stats import Meter, Stats
@@ -65,6 +66,7 @@ class Core:
         self.loop = asyncio.get_running_loop()
         self.stats = Stats()
         self.deadlines = Deadlines(self.loop)
+        self.edges = Edges(self.loop)
         self.tls = Contexts()
         self.pools = Pools(self)
         self.shortcuts = shortcut.open_()

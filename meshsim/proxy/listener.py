@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, cast
 
 from meshsim.network import proxy_protocol
 from meshsim.network.base import Accept, Connection
-from meshsim.proxy import inspect
+from meshsim.proxy import edges, inspect
 from meshsim.proxy.expiry import Expiry
 from meshsim.proxy.http1_server import Http1Server
 from meshsim.proxy.http2 import Http2Server
 from meshsim.proxy.relay import Relay
 from meshsim.proxy.tls import HandshakeFailed, NoSecret, TlsTransport
+from meshsim.proxy.wire import Wire
 from meshsim.routing import inspection
 from meshsim.routing.facts import RAW, TLS, Downstream, Endpoint
 from meshsim.routing.lifetime import Lifetime
@@ -58,7 +59,10 @@ class Arrival:
         self._peeked = b""
         self._timer: asyncio.TimerHandle | None = None
         self._limit: asyncio.TimerHandle | None = None
-        self._reading = False
+        self._reading = self._chosen = False
+        self._fd = self._sock.fileno()
+        self._told = 0
+        """What `edges` said of the socket, which its next user will not be told."""
 
     def start(self) -> None:
         self._core.arriving.add(self)
@@ -70,6 +74,10 @@ class Arrival:
     def close(self) -> None:
         """Give the connection up."""
         self._stop()
+        self._give_up()
+
+    def _give_up(self) -> None:
+        self._core.edges.forget(self._fd)
         self._sock.close()
 
     # looking
@@ -93,6 +101,8 @@ class Arrival:
             else:
                 self._wait(len(data))
             return
+        if data:
+            self._told |= edges.READABLE
         self._choose()
 
     def _read_header(self) -> bool:
@@ -161,6 +171,10 @@ class Arrival:
 
     def _wait(self, size: int) -> None:
         """Look again when there can be more than `size` bytes."""
+        if edges.known:
+            self._told = edges.ENDED  # maybe
+            self._core.edges.watch(self._fd, self._on_edge)
+            return
         if size == 0:
             if not self._reading:
                 self._reading = True
@@ -170,6 +184,10 @@ class Arrival:
         self._delay = _FIRST_DELAY if size > self._seen else min(self._delay * 2, _LONGEST_DELAY)
         self._seen = size
         self._timer = self._core.loop.call_later(self._delay, self._look)
+
+    def _on_edge(self, _events: int) -> None:
+        if not self._chosen:
+            self._look()
 
     def _on_readable(self) -> None:
         self._unread()
@@ -200,11 +218,12 @@ class Arrival:
 
     def _choose(self) -> None:
         self._stop()
+        self._chosen = True
         chain = self._rules.chain(self._downstream)
         if chain is None:
             self._core.stats.inc(self._core.place(self._rules.name) + "no_filter_chain_match")
             self._core.log(self._rules.no_chain(self._downstream, self._start), self._rules.loggers)
-            self._sock.close()
+            self._give_up()
             return
         self._core.spawn(self._serve(chain))
 
@@ -215,15 +234,22 @@ class Arrival:
             if chain.tls is None:
                 protocol = self._protocol(chain, None)
                 if isinstance(protocol, Relay) and not await protocol.reached():
-                    self._sock.close()  # with what the client sent unread, which makes it a reset
-                    return
-                await core.loop.connect_accepted_socket(lambda: protocol, self._sock)
+                    self._give_up()  # with what the client sent unread, which makes it a reset
+                elif isinstance(protocol, Relay) and edges.known:
+                    Wire(core.loop, core.edges, self._sock, protocol, told=self._told)
+                else:
+                    await self._leave_to(protocol)
             else:
                 await self._serve_tls(chain)
         except (OSError, NoSecret):
-            self._sock.close()
+            self._give_up()
         finally:
             core.arriving.discard(self)
+
+    async def _leave_to(self, protocol: asyncio.Protocol) -> None:
+        """Give the socket to a transport of the event loop."""
+        self._core.edges.forget(self._fd)
+        await self._core.loop.connect_accepted_socket(lambda: protocol, self._sock)
 
     async def _serve_tls(self, chain: Chain) -> None:
         assert chain.tls is not None
@@ -249,7 +275,7 @@ class Arrival:
         tls = TlsTransport(prepared, server=True, meter=meter, on_ready=ready, on_failure=failed)
         if relay is not None:
             relay.begin(handshaking=True)  # a TCP proxy connects as soon as its chain is chosen, before the handshake is done
-        await core.loop.connect_accepted_socket(lambda: tls, self._sock)
+        await self._leave_to(tls)
         await done
 
     def _protocol(self, chain: Chain, alpn: str | None) -> asyncio.Protocol:

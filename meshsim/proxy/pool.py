@@ -16,10 +16,12 @@ from typing import TYPE_CHECKING, cast
 
 from meshsim.network import proxy_protocol
 from meshsim.network.base import Address
+from meshsim.proxy import edges
 from meshsim.proxy.http1_client import Http1Client
 from meshsim.proxy.http2 import Http2Client
 from meshsim.proxy.stats import Meter
 from meshsim.proxy.tls import HandshakeFailed, NoSecret, TlsTransport
+from meshsim.proxy.wire import Wire
 from meshsim.routing import tls_words
 from meshsim.routing.clusters import Cluster, Host
 from meshsim.routing.facts import Downstream
@@ -153,16 +155,19 @@ class Pools:
                     multiplexed.leave()
 
     async def connect(
-        self, cluster: Cluster, host: Host, way: Transport, downstream: Downstream
+        self, cluster: Cluster, host: Host, way: Transport, downstream: Downstream, *, wired: bool = False
     ) -> tuple[Opened, str]:
-        """A new connection to a host, TLS included; and the address it has on our side. Raises ConnectFailed."""
+        """A new connection to a host, TLS included; and the address it has on our side. Raises ConnectFailed.
+
+        wired: over a `Wire` where it is plain and the system can, for a relay.
+        """
         prefix = f"cluster.{cluster.stat_name}."
         stats = self._core.stats
         stats.inc(prefix + "upstream_cx_total")
         began = self._core.loop.time()
         try:
             async with asyncio.timeout(cluster.connect_timeout):
-                opened = await self._open(_place(cluster, host), way, downstream, stats.meter(prefix + "ssl."))
+                opened = await self._open(_place(cluster, host), way, downstream, stats.meter(prefix + "ssl."), wired=wired)
             stats.meter(prefix).took("upstream_cx_connect_ms", self._core.loop.time() - began)
             return opened
         except TimeoutError:
@@ -183,13 +188,16 @@ class Pools:
         for client in list(self._all):
             client.close()
 
-    async def _open(self, place: Address, way: Transport, downstream: Downstream, meter: Meter) -> tuple[Opened, str]:
+    async def _open(self, place: Address, way: Transport, downstream: Downstream, meter: Meter, *, wired: bool) -> tuple[Opened, str]:
         prepared = self._core.tls.upstream(way.tls, way.alpn) if way.tls is not None else None
         connection = await self._core.pod.connect(place)
         loop = self._core.loop
         opened = Opened()
         if prepared is None:
-            await loop.create_connection(lambda: opened, sock=connection.sock)
+            if wired and edges.known:
+                Wire(loop, self._core.edges, connection.sock, opened)
+            else:
+                await loop.create_connection(lambda: opened, sock=connection.sock)
             self._introduce(opened.transport, way, downstream)
         else:
             done: asyncio.Future[None] = loop.create_future()

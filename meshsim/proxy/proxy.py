@@ -129,6 +129,7 @@ class Proxy:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        self.core.edges.close()
 
     def _use(self, config: xds.ProxyConfig) -> None:
         self.core.tls.update({secret.name: secret for secret in config.secrets})

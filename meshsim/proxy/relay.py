@@ -313,7 +313,7 @@ class Relay(asyncio.Protocol):
             if step.tunnel is not None:
                 await Tunnel(self._core, self).open(step, step.tunnel)
                 return
-            opened, local = await self._core.pools.connect(step.cluster, step.host, step.transport, downstream)
+            opened, local = await self._core.pools.connect(step.cluster, step.host, step.transport, downstream, wired=True)
         finally:
             step.host.active -= 1
         side = HostSide(self)
