@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from types import TracebackType
 
 
 class Deadline:
@@ -21,6 +22,35 @@ class Deadline:
 
     def cancel(self) -> None:
         self._queue.waiting.pop(self, None)
+        self.callback = _nothing  # who asked holds this, and often is what would be called
+
+
+def _nothing() -> None:
+    """What is cancelled."""
+
+
+class Limit:
+    """Cancels the task that entered it when the time is up, which then gets TimeoutError: `asyncio.timeout` with one of these timers."""
+
+    __slots__ = ("_before", "_deadline", "_deadlines", "_seconds", "_task", "_up")
+
+    def __init__(self, deadlines: Deadlines, seconds: float):
+        self._deadlines, self._seconds, self._up = deadlines, seconds, False
+
+    def __enter__(self) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._task, self._before = task, task.cancelling()
+        self._deadline = self._deadlines.after(self._seconds, self._end)
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._deadline.cancel()
+        if self._up and self._task.uncancel() <= self._before and kind is asyncio.CancelledError:
+            raise TimeoutError from error
+
+    def _end(self) -> None:
+        self._up = True
+        self._task.cancel()
 
 
 class _Queue:
@@ -72,6 +102,10 @@ class Deadlines:
         if queue is None:
             queue = self._queues[seconds] = _Queue(self._loop)
         return queue.add(self._loop.time() + seconds, callback)
+
+    def limit(self, seconds: float) -> Limit:
+        """A context that raises TimeoutError where what is in it takes longer."""
+        return Limit(self, seconds)
 
     def stop(self) -> None:
         """Forget all of them."""

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, cast
 from meshsim.network import proxy_protocol
 from meshsim.network.base import Accept, Connection
 from meshsim.proxy import edges, inspect
+from meshsim.proxy.deadlines import Deadline
 from meshsim.proxy.expiry import Expiry
 from meshsim.proxy.http1_server import Http1Server
 from meshsim.proxy.http2 import Http2Server
@@ -58,7 +59,7 @@ class Arrival:
         self._delay = _FIRST_DELAY
         self._peeked = b""
         self._timer: asyncio.TimerHandle | None = None
-        self._limit: asyncio.TimerHandle | None = None
+        self._limit: Deadline | None = None
         self._reading = self._chosen = False
         self._fd = self._sock.fileno()
         self._told = 0
@@ -84,7 +85,7 @@ class Arrival:
 
     def _look(self) -> None:
         if self._limit is None and self._rules.timeout:
-            self._limit = self._core.loop.call_later(self._rules.timeout, self._too_slow)
+            self._limit = self._core.deadlines.after(self._rules.timeout, self._too_slow)
         try:
             if self._header_due and not self._read_header():
                 return

@@ -161,27 +161,26 @@ class Pools:
 
         wired: over a `Wire` where it is plain and the system can, for a relay.
         """
-        prefix = f"cluster.{cluster.stat_name}."
-        stats = self._core.stats
-        stats.inc(prefix + "upstream_cx_total")
+        meter = self._core.stats.meter(f"cluster.{cluster.stat_name}.")
+        meter.inc("upstream_cx_total")
         began = self._core.loop.time()
         try:
-            async with asyncio.timeout(cluster.connect_timeout):
-                opened = await self._open(_place(cluster, host), way, downstream, stats.meter(prefix + "ssl."), wired=wired)
-            stats.meter(prefix).took("upstream_cx_connect_ms", self._core.loop.time() - began)
+            with self._core.deadlines.limit(cluster.connect_timeout):
+                opened = await self._open(_place(cluster, host), way, downstream, meter, wired=wired)
+            meter.took("upstream_cx_connect_ms", self._core.loop.time() - began)
             return opened
         except TimeoutError:
-            stats.inc(prefix + "upstream_cx_connect_timeout")
-            stats.inc(prefix + "upstream_cx_connect_fail")
+            meter.inc("upstream_cx_connect_timeout")
+            meter.inc("upstream_cx_connect_fail")
             raise ConnectFailed(Reset.TIMEOUT) from None
         except HandshakeFailed as e:
-            stats.inc(prefix + "upstream_cx_connect_fail")
+            meter.inc("upstream_cx_connect_fail")
             raise ConnectFailed(Reset.CONNECT, e.reason) from None
         except NoSecret:
-            stats.inc(prefix + "upstream_cx_connect_fail")
+            meter.inc("upstream_cx_connect_fail")
             raise ConnectFailed(Reset.CONNECT, tls_words.NO_SECRET) from None
         except OSError as e:
-            stats.inc(prefix + "upstream_cx_connect_fail")
+            meter.inc("upstream_cx_connect_fail")
             raise ConnectFailed(Reset.CONNECT, _REFUSED.get(e.errno or 0, f"delayed connect error: {e.strerror or e}")) from None
 
     def close(self) -> None:
@@ -210,7 +209,8 @@ class Pools:
                 if not done.done():
                     done.set_exception(error)
 
-            tls = TlsTransport(prepared, server=False, sni=way.sni, name=way.name, meter=meter, on_ready=ready, on_failure=failed)
+            ssl = self._core.stats.meter(meter.name("ssl."))
+            tls = TlsTransport(prepared, server=False, sni=way.sni, name=way.name, meter=ssl, on_ready=ready, on_failure=failed)
             if way.proxy_protocol:
                 connection.sock.send(_header(way, downstream))
             try:

@@ -16,6 +16,7 @@ import struct
 from typing import TYPE_CHECKING, Protocol, cast
 
 from meshsim.proxy import splice
+from meshsim.proxy.deadlines import Deadline
 from meshsim.proxy.pool import ConnectFailed
 from meshsim.routing.facts import Downstream
 from meshsim.routing.message import Headers, Request, Response
@@ -58,13 +59,12 @@ class Relay(asyncio.Protocol):
         self._received = self._sent = 0
         self._refusing = self._handshaking = False
         self._for_client: list[bytes] = []
-        self._timers: list[asyncio.TimerHandle] = []
+        self._timers: list[asyncio.TimerHandle | Deadline] = []
         self._moved = 0.0
         self._much: float = splice.AFTER  # bytes of a direction after which the relay tries to be spliced
         self._changing = False
         self._spliced: splice.Spliced | None = None
-        prefix = self._chain.proxy.stat_prefix if self._chain.proxy else ""
-        self._stats = f"tcp.{prefix}."
+        self._meter = core.stats.meter(self._chain.stats)
 
     # for the proxy
 
@@ -112,9 +112,9 @@ class Relay(asyncio.Protocol):
         self._begun = True
         self._since = self._core.loop.time()
         self._core.connections.add(self)
-        self._core.stats.inc(self._stats + "downstream_cx_total")
+        self._meter.inc("downstream_cx_total")
         if self._chain.longest:
-            self._timers.append(self._core.loop.call_later(self._chain.longest, self._too_long))
+            self._timers.append(self._core.deadlines.after(self._chain.longest, self._too_long))
 
     def handshake_failed(self, reason: str, *, at_hello: bool) -> None:
         """The client's TLS came to nothing."""
@@ -195,7 +195,7 @@ class Relay(asyncio.Protocol):
             far.write_eof()
         self._moved = self._core.loop.time()
         if self._chain.idle_timeout:
-            self._timers.append(self._core.loop.call_later(self._chain.idle_timeout, self._idle))
+            self._timers.append(self._core.deadlines.after(self._chain.idle_timeout, self._idle))
         if self._transport is not None:
             self._transport.resume_reading()
         else:
@@ -332,12 +332,12 @@ class Relay(asyncio.Protocol):
         if left > 0.001:
             self._timers.append(self._core.loop.call_later(left, self._idle))
         else:
-            self._core.stats.inc(self._stats + "idle_timeout")
+            self._meter.inc("idle_timeout")
             self._end()
 
     def _too_long(self) -> None:
         self._session.too_long()
-        self._core.stats.inc(self._stats + "max_downstream_connection_duration")
+        self._meter.inc("max_downstream_connection_duration")
         self._end()
 
     def _end(self, *, abort: bool = False) -> None:
@@ -351,8 +351,8 @@ class Relay(asyncio.Protocol):
         entry = self._session.finish(self._core.runtime.clock(), self._received, self._sent)
         if self._begun:
             self._core.left(self.listener, self._since)
-        self._core.stats.inc(self._stats + "downstream_cx_rx_bytes_total", self._received)
-        self._core.stats.inc(self._stats + "downstream_cx_tx_bytes_total", self._sent)
+        self._meter.inc("downstream_cx_rx_bytes_total", self._received)
+        self._meter.inc("downstream_cx_tx_bytes_total", self._sent)
         self._core.log(entry, self._chain.loggers)
         if self._spliced is not None:
             if abort:
@@ -444,7 +444,7 @@ class Tunnel:
         attempt = Attempt(step.cluster, step.host, request, step.http2, step.transport)
         self._handle = self._core.pools.request(attempt, self._relay.downstream, self)
         try:
-            async with asyncio.timeout(step.cluster.connect_timeout):
+            with self._core.deadlines.limit(step.cluster.connect_timeout):
                 await self._granted
         except TimeoutError:
             self.close()

@@ -9,7 +9,7 @@ the next pick.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any as Json
 
@@ -168,7 +168,7 @@ class Cluster:
     # choice
 
     def pick(
-        self, *, key: int | None = None, destination: Endpoint | None = None, avoid: Iterable[Host] = (), tries: int = 1
+        self, *, key: int | None = None, destination: Endpoint | None = None, avoid: Collection[Host] = (), tries: int = 1
     ) -> Host | None:
         """The host for the next request, or None.
 
@@ -178,6 +178,8 @@ class Cluster:
         if self.type == ORIGINAL_DST:
             return self._original(destination)
         host = self._pick(key, 0)
+        if not avoid:
+            return host
         avoided = set(map(id, avoid))
         before = 1
         while host is not None and id(host) in avoided and before < tries:

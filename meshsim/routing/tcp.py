@@ -65,6 +65,8 @@ class TcpChain:
         self.runtime, self.listener = runtime, listener
         kinds = [f.typed_config for f in config.filters]
         self.proxy = next((k for k in kinds if isinstance(k, TcpProxy)), None)
+        self.stats = f"tcp.{self.proxy.stat_prefix if self.proxy else ''}."
+        """What the names of its counters begin with."""
         self.engines = [rbac.compiled(k) for k in kinds if isinstance(k, NetworkRbac)]
         self.by_sni = any(isinstance(k, SniCluster) for k in kinds)
         self.resolves_sni = next((k for k in kinds if isinstance(k, SniDynamicForwardProxy)), None)

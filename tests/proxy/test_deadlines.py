@@ -6,6 +6,8 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
+import pytest
+
 from meshsim.proxy.deadlines import Deadlines
 
 
@@ -96,3 +98,25 @@ def test_many_have_one_timer_and_none_after_the_end() -> None:
     deadlines.stop()
     clock.turn(2)
     assert called == []
+
+
+async def test_a_limit_ends_what_takes_longer_and_nothing_else() -> None:
+    deadlines = Deadlines(asyncio.get_running_loop())
+
+    async def limited(seconds: float, inner: float = 60.0) -> str:
+        try:
+            with deadlines.limit(seconds):
+                await asyncio.sleep(inner)
+        except TimeoutError:
+            await asyncio.sleep(0)  # the task goes on: it is not cancelled any more
+            return "too long"
+        return "done"
+
+    assert await limited(0.002) == "too long"
+    assert await limited(60.0, 0.0) == "done"
+    cancelled = asyncio.ensure_future(limited(60.0))
+    await asyncio.sleep(0)
+    cancelled.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await cancelled
+    deadlines.stop()
