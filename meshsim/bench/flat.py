@@ -118,14 +118,14 @@ class FlatNetwork:
         return listening
 
     async def connect(self, source: str, destination: Address) -> Connection:
-        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
-            sock.setblocking(False)
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if source.startswith("127."):
                 sock.setsockopt(socket.IPPROTO_IP, _BIND_NO_PORT, 1)
                 sock.bind((source, 0))
-            await _connected(sock, (destination.host, destination.port))
+            if not _at_once(sock, destination):
+                await asyncio.get_running_loop().sock_connect(sock, destination)
         except BaseException:
             sock.close()
             raise
@@ -148,11 +148,9 @@ class FlatNetwork:
             server.close()
 
 
-async def _connected(sock: socket.socket, place: tuple[str, int]) -> None:
+def _at_once(sock: socket.socket, place: Address) -> bool:
     """Connect. On this machine's own addresses that is done when the first call returns, which cannot say so yet: the second does."""
-    if sock.connect_ex(place) == errno.EINPROGRESS and sock.connect_ex(place) == 0:
-        return
-    await asyncio.get_running_loop().sock_connect(sock, place)
+    return sock.connect_ex(place) == errno.EINPROGRESS and sock.connect_ex(place) == 0
 
 
 class _Listening:

@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import ipaddress
 import socket
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import NamedTuple, Protocol
 
 
@@ -131,14 +131,14 @@ class Pod(NamedTuple):
     async def listen(self, address: Address | str, accept: Accept) -> Listening:
         return await self.network.listen(address, accept, pod=self.address)
 
-    async def connect(self, destination: Address) -> Connection:
-        return await self.network.connect(self.address, destination)
+    def connect(self, destination: Address) -> Awaitable[Connection]:
+        return self.network.connect(self.address, destination)
 
-    async def capture(self, destination: Address) -> Connection:
-        return await self.network.capture(self.address, destination)
+    def capture(self, destination: Address) -> Awaitable[Connection]:
+        return self.network.capture(self.address, destination)
 
-    async def resolve(self, name: str) -> list[str]:
-        return await self.network.resolve(name, source=self.address)
+    def resolve(self, name: str) -> Awaitable[list[str]]:
+        return self.network.resolve(name, source=self.address)
 
-    async def look_up(self, name: str) -> list[str]:
-        return await self.network.look_up(name, source=self.address)
+    def look_up(self, name: str) -> Awaitable[list[str]]:
+        return self.network.look_up(name, source=self.address)

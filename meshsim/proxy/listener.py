@@ -70,6 +70,7 @@ class Arrival:
         self._core.stats.inc(self._core.place(self._rules.name) + "downstream_cx_total")
         if not self._header_due:
             self._hand_over()
+        self._patience = self._rules.timeout
         self._look()
 
     def close(self) -> None:
@@ -84,8 +85,6 @@ class Arrival:
     # looking
 
     def _look(self) -> None:
-        if self._limit is None and self._rules.timeout:
-            self._limit = self._core.deadlines.after(self._rules.timeout, self._too_slow)
         try:
             if self._header_due and not self._read_header():
                 return
@@ -172,6 +171,8 @@ class Arrival:
 
     def _wait(self, size: int) -> None:
         """Look again when there can be more than `size` bytes."""
+        if self._limit is None and self._patience:
+            self._limit = self._core.deadlines.after(self._patience, self._too_slow)
         if edges.known:
             self._told = edges.ENDED  # maybe
             self._core.edges.watch(self._fd, self._on_edge)

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, cast
 
 from meshsim.network import proxy_protocol
 from meshsim.network.base import Address
-from meshsim.proxy import edges
 from meshsim.proxy.http1_client import Http1Client
 from meshsim.proxy.http2 import Http2Client
 from meshsim.proxy.stats import Meter
@@ -155,20 +154,20 @@ class Pools:
                     multiplexed.leave()
 
     async def connect(
-        self, cluster: Cluster, host: Host, way: Transport, downstream: Downstream, *, wired: bool = False
-    ) -> tuple[Opened, str]:
-        """A new connection to a host, TLS included; and the address it has on our side. Raises ConnectFailed.
+        self, cluster: Cluster, host: Host, way: Transport, downstream: Downstream, protocol: asyncio.Protocol, *, wired: bool = False
+    ) -> str:
+        """Connect `protocol` to a host, TLS included; the address it has on our side. Raises ConnectFailed.
 
-        wired: over a `Wire` where it is plain and the system can, for a relay.
+        wired: by a `Wire`, plainly, as relays can be. Other connections may have something to say before their user knows of them.
         """
         meter = self._core.stats.meter(f"cluster.{cluster.stat_name}.")
         meter.inc("upstream_cx_total")
         began = self._core.loop.time()
         try:
             with self._core.deadlines.limit(cluster.connect_timeout):
-                opened = await self._open(_place(cluster, host), way, downstream, meter, wired=wired)
+                local = await self._open(_place(cluster, host), way, downstream, meter, protocol, wired=wired)
             meter.took("upstream_cx_connect_ms", self._core.loop.time() - began)
-            return opened
+            return local
         except TimeoutError:
             meter.inc("upstream_cx_connect_timeout")
             meter.inc("upstream_cx_connect_fail")
@@ -187,17 +186,19 @@ class Pools:
         for client in list(self._all):
             client.close()
 
-    async def _open(self, place: Address, way: Transport, downstream: Downstream, meter: Meter, *, wired: bool) -> tuple[Opened, str]:
+    async def _open(
+        self, place: Address, way: Transport, downstream: Downstream, meter: Meter, protocol: asyncio.Protocol, *, wired: bool
+    ) -> str:
         prepared = self._core.tls.upstream(way.tls, way.alpn) if way.tls is not None else None
         connection = await self._core.pod.connect(place)
         loop = self._core.loop
-        opened = Opened()
         if prepared is None:
-            if wired and edges.known:
-                Wire(loop, self._core.edges, connection.sock, opened)
+            if way.proxy_protocol:
+                connection.sock.send(_header(way, downstream))  # fits into the empty buffer of a new socket
+            if wired:
+                Wire(loop, self._core.edges, connection.sock, protocol)
             else:
-                await loop.create_connection(lambda: opened, sock=connection.sock)
-            self._introduce(opened.transport, way, downstream)
+                await loop.create_connection(lambda: protocol, sock=connection.sock)
         else:
             done: asyncio.Future[None] = loop.create_future()
 
@@ -219,12 +220,8 @@ class Pools:
             except BaseException:
                 tls.abort()
                 raise
-            tls.start(opened)
-        return opened, str(connection.source) if connection.source else ""
-
-    def _introduce(self, transport: asyncio.Transport, way: Transport, downstream: Downstream) -> None:
-        if way.proxy_protocol:
-            transport.write(_header(way, downstream))
+            tls.start(protocol)
+        return str(connection.source) if connection.source else ""
 
     def _grow(self, pool: Pool) -> None:
         """Open one more connection for the streams that wait, unless there are enough.
@@ -246,9 +243,9 @@ class Pools:
         self._core.spawn(self._connect_for(pool, first))
 
     async def _connect_for(self, pool: Pool, first: Waiting) -> None:
-        attempt, cluster = first.attempt, pool.cluster
+        attempt, cluster, opened = first.attempt, pool.cluster, Opened()
         try:
-            opened, local = await self.connect(cluster, attempt.host, attempt.transport, first.downstream)
+            local = await self.connect(cluster, attempt.host, attempt.transport, first.downstream, opened)
         except ConnectFailed as e:
             cluster.limits.connections -= 1
             pool.connecting -= 1

@@ -15,9 +15,9 @@ import socket
 import struct
 from typing import TYPE_CHECKING, Protocol, cast
 
-from meshsim.proxy import splice
+from meshsim.proxy import edges, splice
 from meshsim.proxy.deadlines import Deadline
-from meshsim.proxy.pool import ConnectFailed
+from meshsim.proxy.pool import ConnectFailed, Opened
 from meshsim.routing.facts import Downstream
 from meshsim.routing.message import Headers, Request, Response
 from meshsim.routing.retries import Reset
@@ -313,11 +313,14 @@ class Relay(asyncio.Protocol):
             if step.tunnel is not None:
                 await Tunnel(self._core, self).open(step, step.tunnel)
                 return
-            opened, local = await self._core.pools.connect(step.cluster, step.host, step.transport, downstream, wired=True)
+            side = HostSide(self)
+            wired = edges.known and step.transport.tls is None
+            protocol = side if wired else Opened()
+            local = await self._core.pools.connect(step.cluster, step.host, step.transport, downstream, protocol, wired=wired)
         finally:
             step.host.active -= 1
-        side = HostSide(self)
-        opened.hand_over(side)
+        if isinstance(protocol, Opened):
+            protocol.hand_over(side)
         self.connected(side, local)
 
     def _refuse(self) -> None:
