@@ -3,8 +3,8 @@
 How this works: an `Arrival` takes a connection through what Envoy's listener filters do. A PROXY header is read off; a redirected
 connection is handed to the listener of its original destination; then TLS and HTTP inspectors look at the first bytes with
 MSG_PEEK, so that nothing is consumed and the chain's own protocol reads everything. While the bytes do not suffice the socket is
-looked at again when more can be there: at once for the first ones, then after a time that doubles from a millisecond, because a
-level-triggered loop would spin on unread bytes.
+looked at again when more are there, as `edges` tell. A system without them has a level-triggered loop, which would spin on unread bytes:
+there it waits for the first ones, and then a time that doubles from a millisecond.
 """
 
 from __future__ import annotations
