@@ -17,6 +17,7 @@ without `answers` echoes: status 200, `server: echo`, and a JSON object that say
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any as Json
 from typing import Literal, NamedTuple
@@ -204,6 +205,13 @@ BAD_REQUEST = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\nconnection: clo
 """What bytes that are no HTTP are answered with, before the connection ends."""
 
 GARBAGE = b"this is not HTTP\r\n\r\n"
+
+_HEAD_END = re.compile(rb"\n\r?\n")
+
+
+def may_become_a_request(data: bytes) -> bool:
+    """Whether an HTTP/1.1 server waits for more after these bytes: no head has ended, and it begins with what a method can begin with."""
+    return data[:1] > b" " and _HEAD_END.search(data) is None
 
 
 def answer(server: ExternalServerSpec, port: ServerPort, request: Request) -> Response:

@@ -91,7 +91,7 @@ class Servers:
         if isinstance(talk, Raw) or not server.port.is_http:
             data = talk.data if isinstance(talk, Raw) else talk.head()
             visit.arrivals.append({**note, "bytes": data.decode("latin-1")})
-            if not data:
+            if not data or (server.port.is_http and external_server.may_become_a_request(data)):
                 return Got(end="open")
             if server.port.is_http:
                 return Got(data=external_server.BAD_REQUEST, end="eof")
