@@ -69,7 +69,7 @@ class Proxies(Engine):
         for pod in self._pods():
             site = self._site(pod)
             config: xds.ProxyConfig = place.place(self.stage.mesh.config(pod.proxy), site)  # type: ignore[arg-type]  # _pods has those with a proxy
-            self.flat.rehouse(config)
+            config = self.flat.rehouse(config)
             if self.stage.leg.unresumed:
                 _forget_sessions(config)
             place.write(config, site)

@@ -68,8 +68,9 @@ class Flat:
             port = int(number)
         return self.host(address), port + _RAISED if port < _PRIVILEGED else port
 
-    def rehouse(self, config: xds.ProxyConfig) -> None:
-        """Change every address of a placed configuration."""
+    def rehouse(self, placed: xds.ProxyConfig) -> xds.ProxyConfig:
+        """A placed configuration with this machine's addresses. It is a copy: what is placed shares its parts with other engines' hops."""
+        config = xds.decode(xds.encode(placed))
         for listener in config.listeners:
             at = listener.address.socket_address
             if at is not None and listener.bind_to_port is not False and not at.address.startswith("127."):
@@ -85,6 +86,7 @@ class Flat:
         for assignment in config.endpoints:
             for at in _places(assignment):
                 self._move(at)
+        return config
 
     def _move(self, at: SocketAddress) -> None:
         if not at.address.startswith("127."):

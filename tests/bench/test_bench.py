@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import cProfile
 import dataclasses
+import json
 import socket
 import threading
 from collections.abc import Iterator
@@ -14,7 +15,7 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
-from meshsim import envoy
+from meshsim import envoy, xds
 from meshsim.bench import anchors, costs, engines, load, member, plot, rounds, soak
 from meshsim.bench.figures import Figure, resources
 from meshsim.bench.flat import Flat, Unreachable
@@ -250,6 +251,15 @@ def test_flat_addresses() -> None:
     assert other.host("203.0.113.9") == named and other.host("10.244.9.9") != flat.host("10.244.9.9")
     with pytest.raises(Unreachable, match="nothing is known"):
         flat.place("b.example", 80)
+
+
+def test_two_engines_do_not_share_what_is_placed() -> None:
+    at = {"socket_address": {"address": "203.0.113.9", "port_value": 443}}
+    endpoints = [{"lb_endpoints": [{"endpoint": {"address": at}}]}]
+    placed = xds.decode(json.dumps({"endpoints": [{"cluster_name": "a", "endpoints": endpoints}]}))
+    before, flat = xds.encode(placed), Flat({}, {})
+    assert flat.host("203.0.113.9").encode() in xds.encode(flat.rehouse(placed))
+    assert xds.encode(placed) == before
 
 
 def test_the_compile_curve_is_of_valid_resources() -> None:
