@@ -298,7 +298,7 @@ TABLE = [
         502,
         "-",
         "direct_response",
-        codes=("MSIM0209",),
+        codes=("MSIM0116",),
         more=SIDECAR % "istio-system/*",
         mode="REGISTRY_ONLY",
     ),

@@ -1,32 +1,37 @@
 """What a caller meets in place of what was declared for it: another service's port, no service at all, a policy that looks the other way.
 
 How this works: seen from one workload of each namespace that calls out. A port that two services claim belongs to the older one, which a
-connection to the other shows; a host that the namespace declares and its Sidecar leaves out is unknown traffic; an `authority` without the
-port that clients add fits no request; and a policy on a workload says what it may be sent, not what it may send.
+connection to the other shows; a host that the namespace speaks of and its Sidecar leaves out is unknown traffic; rules of a third namespace
+may take the host's calls; an `authority` without the port that clients add fits no request; and a policy on a workload says
+what it may be sent, not what it may send.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any as Json
 
-from meshsim import hosts
 from meshsim.analysis.findings import Finding, finding, full_name
-from meshsim.analysis.probes import HTTP_PORT, authority, clients, mesh_bound
-from meshsim.analysis.probes import full_name as name_of
+from meshsim.analysis.probes import HTTP_PORT, answered, authority, clients, mesh_bound, name_of, of_port, outcome, sends_to_gateway
+from meshsim.analysis.probes import full_name as caller_name
+from meshsim.control.clusters import BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER
+from meshsim.control.mesh_index import visible
 from meshsim.control.services import UNSPECIFIED, Port, Service
 from meshsim.control.view import View
 from meshsim.mesh import Mesh
 from meshsim.resources.authorization_policy import AuthorizationPolicySpec
 from meshsim.resources.resource import Resource
 from meshsim.simulate import Call
+from meshsim.simulate.trace import Hop
 
 
 def callers(mesh: Mesh, views: Mapping[str, View]) -> Iterator[Finding]:
     """Every family; `views` by the proxies' full names."""
     for client in {p.namespace: p for p in reversed(clients(mesh))}.values():
-        view = views[name_of(client)]
+        view = views[caller_name(client)]
         yield from _taken_ports(mesh, view)
         yield from _left_out(mesh, view)
+        yield from _other_namespaces(view)
     if views:
         view = next(iter(views.values()))
         yield from _authorities(view)
@@ -46,27 +51,64 @@ def _taken_ports(mesh: Mesh, view: View) -> Iterator[Finding]:
 
 
 def _lost(mesh: Mesh, view: View, service: Service, port: Port, owner: Service) -> Iterator[Finding]:
-    trace = mesh.simulation().call(Call(name_of(view.proxy), service.hostname, port.number, http=None))
+    trace = mesh.simulation().call(Call(caller_name(view.proxy), service.hostname, port.number, http=None))
     reached = trace.hops[0].cluster.name if trace.hops and trace.hops[0].cluster else ""
     if reached.endswith(f"|{owner.hostname}"):
         index = next(i for i, p in enumerate(service.resource.spec.ports) if p.number == port.number)
         caller = f"{view.namespace}/{view.proxy.name}"
-        witness = f"tcp://{service.hostname}:{port.number} from {caller}: {name_of(view.proxy)} sends it to {reached}"
+        witness = f"tcp://{service.hostname}:{port.number} from {caller}: {caller_name(view.proxy)} sends it to {reached}"
         said = (service.hostname, port.number, owner.hostname, full_name(owner.resource))
         yield finding("MSIM0113", service.resource, *said, at=("ports", index), witness=witness)
 
 
 def _left_out(mesh: Mesh, view: View) -> Iterator[Finding]:
-    """Hosts that a namespace declares, and that the Sidecar of its own workload does not import."""
+    """Hosts that a namespace declares or has rules for, and that the Sidecar of its own workload does not import."""
     sidecar = view.sidecar
-    if sidecar is None or not sidecar.spec.egress:
+    if sidecar is None or not sidecar.spec.egress or sidecar.namespace != view.namespace:
         return
     imported = {s.hostname for listener in view.egress_listeners for s in listener.services}
+    for owner, host in _spoken_of(view):
+        name = name_of(mesh, view, host)
+        service = next((s for s in view.index.services_by_host.get(host, {}).values() if visible(s.export_to, view.namespace)), None)
+        if host in imported or name is None or service is None:
+            continue
+        imported.add(host)
+        for probe in (p for port in service.ports for p in of_port(view, service, port, name)):
+            trace = mesh.simulation().call(probe.call)
+            if not trace.hops or not _is_unknown(trace.hops[0]):
+                continue
+            code = "MSIM0209" if answered(trace) else "MSIM0116"
+            said = (host, full_name(owner), caller_name(view.proxy))
+            yield finding(code, sidecar, *said, at=("egress", 0, "hosts"), witness=f"{probe.text}: {outcome(trace, trace.hops[0])}")
+            break
+
+
+def _spoken_of(view: View) -> Iterator[tuple[Resource[Json], str]]:
+    """The hosts of the namespace's own ServiceEntries, and of its VirtualServices for the mesh."""
     for entry in view.index.of("ServiceEntry"):
-        missing = [h for h in entry.spec.hosts if h not in imported and not hosts.is_wildcard(h) and h in mesh.names]
-        if entry.namespace == sidecar.namespace == view.namespace and missing:
-            fate = "is refused" if view.outbound_mode == "REGISTRY_ONLY" else "goes out as unknown traffic"
-            yield finding("MSIM0209", sidecar, missing[0], full_name(entry), name_of(view.proxy), fate, at=("egress", 0, "hosts"))
+        yield from ((entry, host) for host in entry.spec.hosts if entry.namespace == view.namespace)
+    for virtual_service in mesh_bound(view):
+        if virtual_service.namespace == view.namespace:
+            yield from ((virtual_service, host) for host in view.index.hosts_of(virtual_service))
+
+
+def _is_unknown(hop: Hop) -> bool:
+    """Whether a sidecar took what it was sent for something nobody declared."""
+    cluster, virtual_host = hop.cluster.name if hop.cluster else "", hop.virtual_host.name if hop.virtual_host else ""
+    return cluster in (PASSTHROUGH_CLUSTER, BLACK_HOLE_CLUSTER) or virtual_host in ("allow_any", "block_all")
+
+
+def _other_namespaces(view: View) -> Iterator[Finding]:
+    """Rules that stand neither with the caller nor with the host, lead to no gateway, and are exported to all for want of an exportTo."""
+    for virtual_service in (v for listener in view.egress_listeners for v in listener.virtual_services):
+        meant = virtual_service.spec.export_to or sends_to_gateway(view, virtual_service)
+        if meant or virtual_service.namespace in (view.namespace, view.index.root):
+            continue
+        for host in view.index.hosts_of(virtual_service):
+            declared = [s for s in view.index.services_by_host.get(host, {}).values() if not s.is_kubernetes]
+            if declared and all(s.namespace != virtual_service.namespace for s in declared):
+                said = (caller_name(view.proxy), host, full_name(declared[0].resource))
+                yield finding("MSIM0212", virtual_service, *said, at=("hosts",))
 
 
 def _authorities(view: View) -> Iterator[Finding]:

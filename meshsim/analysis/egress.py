@@ -15,13 +15,15 @@ from typing import Any as Json
 from meshsim import hosts
 from meshsim.analysis.callers import callers
 from meshsim.analysis.findings import Finding, finding, full_name
-from meshsim.analysis.probes import Probe, mesh_bound, probes, sends_to_gateway
+from meshsim.analysis.probes import Probe, answered, is_gateway, leads_to_gateway, mesh_bound, outcome, probes, refused_plaintext
 from meshsim.analysis.unused import unused
 from meshsim.control import gateways
+from meshsim.control.clusters import BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER
 from meshsim.control.gateways import Merged
 from meshsim.control.mesh_index import MESH_GATEWAY, MeshIndex, VirtualService, gateway_name
 from meshsim.control.view import View
 from meshsim.mesh import Mesh
+from meshsim.resources.external_server import places
 from meshsim.resources.resource import Resource
 from meshsim.simulate import Trace
 from meshsim.simulate.trace import Hop
@@ -54,7 +56,7 @@ class _Failure:
         return next((p for p in self.mesh.proxies if not p.is_sidecar and p.ip == host), None)
 
     def finding(self, code: str, *values: object) -> Finding:
-        witness = f"{self.probe.text}: {_outcome(self.trace, self.hop)}"
+        witness = f"{self.probe.text}: {outcome(self.trace, self.hop)}"
         return finding(code, self.probe.promised_by, *values, at=self.probe.at, witness=witness)
 
 
@@ -77,7 +79,7 @@ def _name(proxy: Proxy) -> str:
 
 def _judge(probe: Probe, trace: Trace, mesh: Mesh, views: dict[str, View]) -> Iterator[Finding]:
     view = views[_name(probe.client)]
-    if _answered(trace):
+    if answered(trace):
         if not any(h.kind != "sidecar" for h in trace.hops):
             yield from _bypasses(probe, trace, mesh, view)
         return
@@ -91,25 +93,6 @@ def _judge(probe: Probe, trace: Trace, mesh: Mesh, views: dict[str, View]) -> It
         if reason is not None:
             yield reason
             return
-
-
-def _answered(trace: Trace) -> bool:
-    """Whether the server, or somebody on purpose, answered."""
-    if trace.error or trace.status is None:
-        return False
-    last = next((h for h in trace.hops if h.entry.flags), None)
-    return trace.status < 500 and last is None and not _refused_plaintext(trace)
-
-
-def _refused_plaintext(trace: Trace) -> bool:
-    return trace.status == 400 and any(a.get("tls") is None and str(a.get("port", "")) == "443" for a in trace.arrivals)
-
-
-def _outcome(trace: Trace, hop: Hop) -> str:
-    said = trace.error or f"{trace.status}"
-    flags = ",".join(hop.entry.flags)
-    details = f" {hop.entry.details}" if hop.entry.details not in ("", "via_upstream") else ""
-    return f"{said}; {hop.proxy} logs {flags or '-'}{details}"
 
 
 # --- explanations: each gives a finding, or None if it is not the reason ---------------------------------------------------
@@ -130,33 +113,36 @@ def _no_cluster(failure: _Failure) -> Finding | None:
 
 
 def _missing_cluster(failure: _Failure) -> str:
-    """Why the cluster a rule sends to does not exist, as far as the rule tells."""
-    rule, namespace = failure.probe.promised_by, failure.probe.client.namespace
+    """Why the cluster that a route names does not exist at its proxy."""
+    view = failure.view
     if failure.at_gateway:
-        namespace = next((p.namespace for p in failure.mesh.proxies if _name(p) == failure.hop.proxy), namespace)
-    for destination in _rule_destinations(failure.probe):
-        host = hosts.expand_short(destination.host, rule.namespace)
-        service = failure.view.service(host)
+        view = View(view.index, next(p for p in failure.mesh.proxies if _name(p) == failure.hop.proxy))
+    for host, number, subset in _wanted(failure):
+        service = view.service(host)
         if service is None:
-            return f"{host} is no service that namespace {namespace} can see"
-        number = destination.port.number if destination.port else failure.probe.port.number
+            return f"{host} is no service that namespace {view.namespace} can see"
         if service.port(number) is None:
             return f"{host} has no port {number}"
-        if destination.subset:
-            known = failure.view.destination_rule(service)
-            if known is None or known.subset(destination.subset) is None:
-                rules = failure.view.index.of("DestinationRule")
-                owners = [full_name(r) for r in rules if _defines(r, host, destination.subset)]
-                hint = f"; {', '.join(owners)} defines it, where {namespace} does not look" if owners else ""
-                return f"no DestinationRule that namespace {namespace} sees defines subset {destination.subset} of {host}{hint}"
+        known = view.destination_rule(service)
+        if subset and (known is None or known.subset(subset) is None):
+            owners = [full_name(r) for r in view.index.of("DestinationRule") if _defines(r, host, subset)]
+            hint = f"; {', '.join(owners)} defines it, where {view.namespace} does not look" if owners else ""
+            again = "; the rule for the mesh applies at the gateway too" if failure.at_gateway and is_gateway(view, host) else ""
+            return f"no DestinationRule that namespace {view.namespace} sees defines subset {subset} of {host}{hint}{again}"
     return "its destination does not exist there"
 
 
-def _rule_destinations(probe: Probe) -> list[Json]:
-    spec = probe.promised_by.spec
-    if not probe.at or probe.at[0] not in ("http", "tls"):
-        return []
-    return [leg.destination for leg in getattr(spec, str(probe.at[0]))[probe.at[1]].route if leg.destination]
+def _wanted(failure: _Failure) -> Iterator[tuple[str, int, str]]:
+    """(host, port, subset) of the cluster that is missing; where the hop names none, of the rule's destinations."""
+    if failure.cluster.count("|") == 3:
+        _, port, subset, host = failure.cluster.split("|")
+        yield host, int(port), subset
+        return
+    probe = failure.probe
+    rules = getattr(probe.promised_by.spec, str(probe.at[0])) if probe.at and probe.at[0] in ("http", "tls") else ()
+    for destination in (leg.destination for leg in rules[probe.at[1]].route if leg.destination) if rules else ():
+        number = destination.port.number if destination.port else probe.port.number
+        yield hosts.expand_short(destination.host, probe.promised_by.namespace), number, destination.subset
 
 
 def _defines(rule: Resource[Json], host: str, subset: str) -> bool:
@@ -275,6 +261,32 @@ def _upstream_tls(failure: _Failure) -> Finding | None:
     return None
 
 
+def _client_certificate(failure: _Failure) -> Finding | None:
+    """A handshake that the server gives up for want of a client certificate it accepts; over TLS 1.3 the first request ends so."""
+    leg, flags = failure.hop.leg, failure.hop.entry.flags
+    ended = "UC" in flags or "SSLV3_ALERT_HANDSHAKE_FAILURE" in failure.hop.entry.upstream_failure
+    if leg is None or not leg.tls or not ended or not _asks_for_certificate(failure):
+        return None
+    shown = f"takes no certificate of {', '.join(leg.client)}" if leg.client else "wants a client certificate, and none is shown"
+    return failure.finding("MSIM0115", failure.cluster, failure.hop.proxy, shown)
+
+
+def _asks_for_certificate(failure: _Failure) -> bool:
+    """Whether whoever the hop speaks TLS to, a gateway or a site, wants to know who calls."""
+    address, _, number = failure.hop.entry.upstream.rpartition(":")
+    gateway = failure.gateway()
+    if gateway is None:
+        site = places(failure.mesh.external_servers).get((address, int(number or 0)))
+        return site is not None and site.port.client_certificates.mode == "required"
+    return any(
+        getattr(chain.transport_socket.typed_config, "require_client_certificate", False)
+        for listener in failure.mesh.config(gateway).listeners
+        if listener.address.socket_address and listener.address.socket_address.port_value == int(number)
+        for chain in listener.filter_chains
+        if chain.transport_socket is not None
+    )
+
+
 def _double_tls(failure: _Failure) -> Finding | None:
     """An application's TLS inside a DestinationRule's."""
     if not failure.probe.call.tls or failure.hop.entry.is_http or not failure.cluster:
@@ -288,7 +300,7 @@ def _double_tls(failure: _Failure) -> Finding | None:
 def _plaintext(failure: _Failure) -> Finding | None:
     """Plain HTTP to a server that speaks TLS."""
     leg = failure.hop.leg
-    refused = _refused_plaintext(failure.trace) or "UC" in failure.hop.entry.flags
+    refused = refused_plaintext(failure.trace) or "UC" in failure.hop.entry.flags
     if refused and failure.cluster.startswith("outbound|443|") and failure.gateway() is None and not (leg and leg.tls):
         return failure.finding("MSIM0107", failure.cluster, failure.hop.proxy)
     return None
@@ -308,7 +320,7 @@ def _not_http2(failure: _Failure) -> Finding | None:
 
 def _unknown_to_sidecar(failure: _Failure) -> Finding | None:
     """A declared host that the sidecar treats as one nobody declared."""
-    if failure.at_gateway or failure.cluster not in ("PassthroughCluster", "BlackHoleCluster"):
+    if failure.at_gateway or failure.cluster not in (PASSTHROUGH_CLUSTER, BLACK_HOLE_CLUSTER):
         return None
     host, number = failure.probe.service.hostname, failure.probe.port.number
     entries = failure.view.index.of("ServiceEntry")
@@ -325,6 +337,7 @@ EXPLANATIONS: tuple[Callable[[_Failure], Finding | None], ...] = (
     _no_chain,
     _no_endpoints,
     _upstream_tls,
+    _client_certificate,
     _double_tls,
     _unknown_to_sidecar,
     _plaintext,
@@ -344,7 +357,7 @@ def _bypasses(probe: Probe, trace: Trace, mesh: Mesh, view: View) -> Iterator[Fi
         if host in view.index.hosts_of(v) and any(_serves(mesh, view, g) for g in view.index.gateways_of(v)) and _treats(v, probe, view)
     ]
     bound = [v for v in mesh_bound(view) if _is_of(v, host, view)]
-    if prepared and not probe.gateway and not any(sends_to_gateway(view, v) for v in bound):
+    if prepared and not probe.gateway and not any(leads_to_gateway(view, v, probe.service) for v in bound):
         where = ", ".join(g for g in view.index.gateways_of(prepared[0]) if g != MESH_GATEWAY)
         witness = f"{probe.text}: {' -> '.join(trace.path)}"
         yield finding("MSIM0110", prepared[0], host, probe.port.number, where, at=("gateways",), witness=witness)

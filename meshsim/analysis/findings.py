@@ -124,6 +124,8 @@ CATALOG: dict[str, tuple[str, str, str]] = {
     "MSIM0112": (ERROR, "DeclaredHostUnknown", "Calls to {}:{} are treated as unknown traffic ({}): {}."),
     "MSIM0113": (ERROR, "PortTaken", "Connections to {}:{} go to {}: neither has an address, and {} claimed the port first."),
     "MSIM0114": (ERROR, "Http2NotSpoken", "{} is spoken to in HTTP/2 from {} ({}), and answers in another protocol."),
+    "MSIM0115": (ERROR, "ClientCertificateRefused", "{} is spoken to with TLS from {}, and gives the connection up: it {}."),
+    "MSIM0116": (ERROR, "HostHiddenBySidecar", "No egress listener imports {}, which {} speaks of: {} may not call it."),
     "MSIM0201": (INFO, "NoCatchAllRoute", "Requests for {} that fit no rule are answered 404 at {}: no rule takes every path."),
     "MSIM0202": (WARNING, "ServerLeftOut", "Server {} of the Gateway is left out at {}: {}."),
     "MSIM0203": (WARNING, "PolicyPortNeverMatches", "Port {} never matches at {}: policies see the port listened on, {}."),
@@ -148,13 +150,23 @@ CATALOG: dict[str, tuple[str, str, str]] = {
         "CredentialIgnored",
         "Sidecars ignore credentialName without a workloadSelector: {} speaks plaintext to {}.",
     ),
-    "MSIM0209": (WARNING, "HostOutsideSidecar", "No egress listener imports {}, which {} declares: what {} sends there {}."),
+    "MSIM0209": (
+        WARNING,
+        "HostOutsideSidecar",
+        "No egress listener imports {}, which {} speaks of: what {} sends there goes out as unknown traffic.",
+    ),
     "MSIM0210": (
         WARNING,
         "PolicyOnCallers",
         "Policies are asked about what a workload receives, not about what it sends, and no gateway has this one: {} stays open.",
     ),
     "MSIM0211": (WARNING, "AuthorityWithoutPort", "No request fits authority {} on port {}: clients ask for {}."),
+    "MSIM0212": (
+        WARNING,
+        "RulesOfAnotherNamespace",
+        "These rules decide about calls of {} to {}, which {} declares: neither is of their namespace, and no exportTo says so.",
+    ),
+    "MSIM0213": (WARNING, "ProviderUnknown", "The mesh has no extension provider {}: what fits the rules is denied at {}."),
 }
 
 

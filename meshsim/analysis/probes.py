@@ -8,7 +8,7 @@ from workloads that can see the host.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any as Json
 
@@ -20,8 +20,9 @@ from meshsim.control.view import View
 from meshsim.mesh import Mesh
 from meshsim.resources.message import StringMatch
 from meshsim.resources.resource import Resource
-from meshsim.resources.virtual_service import HttpMatchRequest, HttpRoute, RouteDestination
-from meshsim.simulate import Call
+from meshsim.resources.virtual_service import HttpMatchRequest, HttpRoute, RouteDestination, TlsMatchAttributes
+from meshsim.simulate import Call, Trace
+from meshsim.simulate.trace import Hop
 from meshsim.topology import Proxy
 
 HTTP_PORT = 80
@@ -56,18 +57,46 @@ def full_name(proxy: Proxy) -> str:
     return f"{proxy.name}.{proxy.namespace}"
 
 
+def answered(trace: Trace) -> bool:
+    """Whether the server, or somebody on purpose, answered."""
+    if trace.error or trace.status is None:
+        return False
+    last = next((h for h in trace.hops if h.entry.flags), None)
+    return trace.status < 500 and last is None and not refused_plaintext(trace)
+
+
+def refused_plaintext(trace: Trace) -> bool:
+    """Whether a server got plain HTTP on its TLS port, and says so."""
+    return trace.status == 400 and any(a.get("tls") is None and str(a.get("port", "")) == "443" for a in trace.arrivals)
+
+
+def outcome(trace: Trace, hop: Hop) -> str:
+    """How a call ended, and what the proxy that decided it logs."""
+    said = trace.error or f"{trace.status}"
+    flags = ",".join(hop.entry.flags)
+    details = f" {hop.entry.details}" if hop.entry.details not in ("", "via_upstream") else ""
+    return f"{said}; {hop.proxy} logs {flags or '-'}{details}"
+
+
 def probes(mesh: Mesh, views: Mapping[str, View]) -> Iterator[Probe]:
     """Every probe, from one workload of each namespace that has a sidecar."""
     for client in {p.namespace: p for p in reversed(clients(mesh))}.values():
         view = views[full_name(client)]
         seen: set[tuple[str, int]] = set()
         for service in view.services:
-            if service.is_kubernetes or hosts.is_wildcard(service.hostname) or service.hostname not in mesh.names:
-                continue
+            name = None if service.is_kubernetes else name_of(mesh, view, service.hostname)
             for port in service.ports:
-                if (service.hostname, port.number) not in seen:
+                if name and (service.hostname, port.number) not in seen:
                     seen.add((service.hostname, port.number))
-                    yield from _of_port(view, service, port)
+                    yield from of_port(view, service, port, name)
+
+
+def name_of(mesh: Mesh, view: View, host: str) -> str | None:
+    """A name that resolves and is the host's alone: the host itself, or a site that a wildcard means."""
+    if not hosts.is_wildcard(host):
+        return host if host in mesh.names else None
+    sites = (name for server in mesh.external_servers for name in server.hosts if not hosts.is_wildcard(name))
+    return next((name for name in sites if hosts.subset_of(name, host) and name not in view.index.services_by_host), None)
 
 
 def clients(mesh: Mesh) -> list[Proxy]:
@@ -82,12 +111,13 @@ def clients(mesh: Mesh) -> list[Proxy]:
     return callers or sidecars
 
 
-def _of_port(view: View, service: Service, port: Port) -> Iterator[Probe]:
+def of_port(view: View, service: Service, port: Port, name: str) -> Iterator[Probe]:
+    """What an application on the view's workload would ask of a port of `name`; bytes of unknown kinds are not made up."""
     bound = [v for v in _bound(view) if any(hosts.matches(h, service.hostname) for h in view.index.hosts_of(v))]
     if port.protocol.is_http:
-        yield from _requests(view, service, port, bound)
+        yield from _requests(view, service, port, name, bound)
     elif port.protocol.is_tls:
-        call = Call.url(full_name(view.proxy), f"https://{service.hostname}:{port.number}/")
+        call = Call.url(full_name(view.proxy), f"https://{name}:{port.number}/")
         owner, at, gateway = _tls_rule(view, service, port, bound)
         yield Probe(call, view.proxy, service, port, owner or service.resource, at, gateway)
     elif port.protocol is Protocol.AUTO:
@@ -98,11 +128,10 @@ def _bound(view: View) -> list[VirtualService]:
     return [v for listener in view.egress_listeners for v in listener.virtual_services]
 
 
-def _requests(view: View, service: Service, port: Port, bound: list[VirtualService]) -> Iterator[Probe]:
+def _requests(view: View, service: Service, port: Port, name: str, bound: list[VirtualService]) -> Iterator[Probe]:
     """One request for each match of the VirtualService in force, else one for `/`."""
-    host = service.hostname
     for virtual_service in bound:
-        if host not in view.index.hosts_of(virtual_service):
+        if service.hostname not in view.index.hosts_of(virtual_service):
             continue
         made = False
         for index, rule in enumerate(virtual_service.spec.http):
@@ -119,26 +148,30 @@ def _requests(view: View, service: Service, port: Port, bound: list[VirtualServi
                     continue
                 path, method, headers = request
                 at: tuple[str | int, ...] = ("http", index, "match", position) if match else ("http", index)
-                call = Call.url(full_name(view.proxy), f"http://{authority(host, port.number)}{path}", method, headers)
+                call = Call.url(full_name(view.proxy), f"http://{authority(name, port.number)}{path}", method, headers)
                 yield Probe(call, view.proxy, service, port, virtual_service, at, _to_gateway(view, virtual_service, rule))
         if made:
             return
-    if _is_for_gateways(view, host, port):
+    if _is_for_gateways(view, service, port):
         return
-    call = Call.url(full_name(view.proxy), f"http://{authority(host, port.number)}/")
+    call = Call.url(full_name(view.proxy), f"http://{authority(name, port.number)}/")
     yield Probe(call, view.proxy, service, port, service.resource, ("ports",))
 
 
-def _is_for_gateways(view: View, host: str, port: Port) -> bool:
-    """Whether rules at a gateway lead to that port, and no application is meant to."""
-    for virtual_service in view.index.roots:
-        if all(g == MESH_GATEWAY for g in view.index.gateways_of(virtual_service)):
-            continue
-        for destination in (r.destination for rule in virtual_service.spec.http for r in rule.route if r.destination):
-            named = destination.port.number if destination.port else 0
-            if named == port.number != HTTP_PORT and hosts.expand_short(destination.host, virtual_service.namespace) == host:
-                return True
-    return False
+def _is_for_gateways(view: View, service: Service, port: Port) -> bool:
+    """Whether applications call another port of the service, whose requests gateways take to this one."""
+    bound = [v for v in view.index.roots if service.hostname in view.index.hosts_of(v)]
+    if port.number == HTTP_PORT or not any(leads_to_gateway(view, v, service) for v in bound if MESH_GATEWAY in view.index.gateways_of(v)):
+        return False
+    return any(
+        leg.destination is not None
+        and hosts.expand_short(leg.destination.host, v.namespace) == service.hostname
+        and leg.destination.port is not None
+        and leg.destination.port.number == port.number
+        for v in bound
+        for rule in v.spec.http
+        for leg in rule.route
+    )
 
 
 def _concerns(view: View, virtual_service: VirtualService, match: HttpMatchRequest | None, port: int) -> bool:
@@ -202,6 +235,27 @@ def sends_to_gateway(view: View, virtual_service: VirtualService) -> bool:
         or any(_legs_to_gateway(view, virtual_service, rule.route) for rule in spec.tls)
         or any(_legs_to_gateway(view, virtual_service, rule.route) for rule in spec.tcp)
     )
+
+
+def leads_to_gateway(view: View, virtual_service: VirtualService, service: Service) -> bool:
+    """Whether a rule of it for the mesh sends a gateway what comes for a port that the service has, of a kind that the rule routes."""
+    spec = virtual_service.spec
+    http = {p.number for p in service.ports if not p.protocol.is_tls}
+    tls = {p.number for p in service.ports if not p.protocol.is_http}
+
+    def applies(matches: Sequence[HttpMatchRequest | TlsMatchAttributes], ports: set[int]) -> bool:
+        return bool(ports) and (not matches or any(m.port in (0, *ports) and _for_mesh(view, virtual_service, m) for m in matches))
+
+    return (
+        any(applies(rule.match, http) and _to_gateway(view, virtual_service, rule) for rule in spec.http)
+        or any(applies(rule.match, tls) and _legs_to_gateway(view, virtual_service, rule.route) for rule in spec.tls)
+        or any(_legs_to_gateway(view, virtual_service, rule.route) for rule in spec.tcp)
+    )
+
+
+def _for_mesh(view: View, virtual_service: VirtualService, match: HttpMatchRequest | TlsMatchAttributes) -> bool:
+    names = [gateway_name(g, virtual_service.namespace, view.index.domain) for g in match.gateways]
+    return not names or MESH_GATEWAY in names
 
 
 def _to_gateway(view: View, virtual_service: VirtualService, rule: HttpRoute) -> bool:

@@ -76,6 +76,9 @@ def _policies(mesh: Mesh, view: View) -> Iterator[Finding]:
     listening = {x.address.socket_address.port_value: x for x in config.listeners if x.address.socket_address}
     translated = {t.port: t.target_port for t in view.targets if t.port != t.target_port}
     for policy in view.authorization.policies:
+        provider = policy.spec.provider.name if policy.spec.provider else ""
+        if policy.spec.action == "CUSTOM" and provider not in view.authorization.providers:
+            yield finding("MSIM0213", policy, provider, _name(view.proxy), at=("provider", "name"))
         for index, rule in enumerate(policy.spec.rules):
             at: tuple[str | int, ...] = ("rules", index)
             for number in _ports(rule):
