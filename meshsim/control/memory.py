@@ -39,8 +39,12 @@ class Memory:
 
     def recall(self, key: Key, make: Callable[[], T]) -> T:
         """The part of that key."""
-        known: T | None = self._known(key)
-        return self._keep(key, make()) if known is None else known
+        found = self._parts.get(key) or self._older.get(key)
+        if found is None:
+            return self._keep(key, make())
+        self._parts[found[0]] = found
+        value: T = found[1]
+        return value
 
     def token(self, name: Hashable, value: Json) -> Token:
         """What stands for the value of that name in keys: the same as long as the value is equal, for resources: as they are the same."""

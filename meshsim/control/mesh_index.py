@@ -132,6 +132,8 @@ class MeshIndex:
 
     def delegates_of(self, virtual_service: VirtualService) -> list[VirtualService]:
         """The VirtualServices that its rules hand over to, as far as they are there."""
+        if not self.delegates:
+            return []
         named = [r.delegate for r in virtual_service.spec.http if r.delegate]
         found = (self.delegates.get((d.namespace or virtual_service.namespace, d.name)) for d in named)
         return [each for each in found if each is not None]
@@ -139,11 +141,12 @@ class MeshIndex:
     def destinations(self, virtual_service: VirtualService, namespace: str) -> dict[str, set[int]]:
         """Every host its rules (and its delegates') send clients of that namespace to, with the ports they name; no ports: all."""
         known = self._routing.destinations.setdefault(namespace, {})
-        if virtual_service not in known:
+        found = known.get(virtual_service)
+        if found is None:
             memory, around = self._routing.memory
             key = (namespace, around, virtual_service, *self.delegates_of(virtual_service))
-            known[virtual_service] = memory.recall(key, lambda: _destinations(virtual_service, namespace, self))
-        return known[virtual_service]
+            found = known[virtual_service] = memory.recall(key, lambda: _destinations(virtual_service, namespace, self))
+        return found
 
     def peer_authentication(self, namespace: str, labels: Mapping[str, str] | None = None, port: int = 0) -> str:
         """The mode for a workload (or, without labels, for a namespace): its own, the namespace's, the mesh's, PERMISSIVE.

@@ -77,8 +77,8 @@ class View:
     """What one proxy is compiled from."""
 
     def __init__(self, index: MeshIndex, proxy: Proxy):
-        self.index, self.proxy = index, proxy
-        self._rules: dict[tuple[str, str], Merged | None] = {}
+        self.index, self.proxy, self.namespace = index, proxy, proxy.namespace
+        self._rules: dict[Service, Merged | None] = {}
         self._answers_dns = proxy.dns_capture
         self._self = index.memory.token(("proxy", proxy.namespace, proxy.name), (proxy, index.mesh, index.era, index.domain))
 
@@ -90,9 +90,6 @@ class View:
     def mesh(self) -> MeshConfig:
         return self.index.mesh
 
-    @property
-    def namespace(self) -> str:
-        return self.proxy.namespace
 
     # services
 
@@ -206,7 +203,7 @@ class View:
             for virtual_service in listener.virtual_services:
                 for host, ports in self.index.destinations(virtual_service, self.namespace).items():
                     meant = self._destination(host)
-                    if meant is None or found.get(meant.hostname) is meant:
+                    if meant is None or found.get(host) is meant:
                         continue
                     trimmed = _on_port(meant, listener.port) if _is_picky(listener.port) else _on_ports(meant, ports)
                     if trimmed:
@@ -241,16 +238,18 @@ class View:
     # rules
 
     def destination_rule(self, service: Service) -> Merged | None:
-        key = service.key
-        if key not in self._rules:
-            self._rules[key] = self.index.rules.lookup(self.namespace, self.proxy.labels, service.hostname, service.namespace)
-        return self._rules[key]
+        try:
+            return self._rules[service]
+        except KeyError:
+            found = self.index.rules.lookup(self.namespace, self.proxy.labels, service.hostname, service.namespace)
+            self._rules[service] = found
+            return found
 
     def destination_reasons(self, virtual_service: VirtualService, lookup: Callable[[str], Service | None]) -> Iterator[Hashable]:
         """What a VirtualService's routes depend on beside itself: its delegates, and of its destinations what is known and their rules."""
         yield from self.index.delegates_of(virtual_service)
         for host in self.index.destinations(virtual_service, self.namespace):
-            ruled = self.service(host)
+            ruled = self._by_host.get(host)
             yield lookup(host)
             yield self.destination_rule(ruled) if ruled else None
 
