@@ -259,7 +259,7 @@ LEGS = (
         requests=1,
     ),
     Leg("mtls-bulk", "mTLS between, 8 streams", _through(82, mtls=True), body=BULK, connections=8, bulk=True),
-    Leg("tls-bulk", "TLS ended at the gateway, one hop, 8 streams", _terminated(), entry=8443, body=BULK, connections=8, bulk=True),
+    Leg("tls-bulk", "TLS ended at the gateway, one hop, 8 streams", _terminated(), entry=8443, body=ENDLESS, connections=8, bulk=True),
     Leg("latency", "two hops, 1 connection", _through(80), connections=1, beside_direct=True),
 )
 

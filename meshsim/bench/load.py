@@ -32,6 +32,7 @@ NUMBER = b"{number}"
 _CHUNK = 256 * 1024
 _HEAD_END = b"\r\n\r\n"
 _LENGTH = b"content-length: "
+_APPLICATION_DATA, _HEADER, _SEAL = 23, 5, 17  # of a TLS 1.3 record: its type, its header's bytes, what encrypting adds to the others
 _LARGE = 1 << 20  # bytes of an answer that nobody looks at
 _GIVE_UP = 10.0  # seconds an answer may take
 
@@ -40,7 +41,8 @@ class Load(msgspec.Struct, kw_only=True):
     """What to do to whom.
 
     path: the Unix socket to connect to, else `host` and `port`. opening: bytes that a connection begins with, such as a PROXY header.
-    tls: the name to speak TLS for, with whoever answers; empty for plain bytes.
+    tls: the name to speak TLS for, with whoever answers; empty for plain bytes. sealed: a body is counted by the records that carry it,
+    and not decrypted; a connection has one answer then.
     request: the bytes of a request; NUMBER in them is replaced by the request's own. answer: how many bytes an answer has, 0 for an
     HTTP/1.1 message with a content-length, ENDLESS. mode: `closed`, or `open` at `rate` requests a second. fresh: a new connection for
     every request. requests: a closed load ends when so many are answered, however long that takes, without a
@@ -52,6 +54,7 @@ class Load(msgspec.Struct, kw_only=True):
     port: int = 0
     opening: bytes = b""
     tls: str = ""
+    sealed: bool = False
     request: bytes = b""
     answer: int = 0
     mode: Literal["closed", "open"] = "closed"
@@ -107,18 +110,50 @@ class _Away:
             os.close(file)
 
 
+class _Records:
+    """A TLS 1.3 stream by the lengths of its records (RFC 8446 5.2): who decrypts what nobody looks at is busier than who encrypted it."""
+
+    def __init__(self, buffer: memoryview) -> None:
+        self._buffer = buffer
+        self._left, self._head = 0, b""  # of the record that is coming, and of the header of the next
+
+    def take(self, sock: socket.socket) -> int:
+        """How many bytes those records carry that begin in what there is. Raises Refused."""
+        size = socket.socket.recv_into(sock, self._buffer)  # the socket's own, not that of TLS
+        if not size:
+            raise Refused("the connection was closed")
+        at, carried = self._left, 0
+        while at < size:
+            due = _HEADER - len(self._head)
+            head = self._head + bytes(self._buffer[at : min(at + due, size)])
+            at += due
+            if len(head) < _HEADER:
+                self._head = head
+                break
+            if head[0] != _APPLICATION_DATA:
+                raise Refused(f"a TLS record of type {head[0]} in the middle of an answer")
+            length = head[3] << 8 | head[4]
+            carried += length - _SEAL
+            at += length
+            self._head = b""
+        self._left = at - size if not self._head else 0
+        return carried
+
+
 class _Connection:
     """One connection, and the request under way on it. `due` is when that request should have been sent, in nanoseconds."""
 
-    __slots__ = ("due", "head", "left", "sock")
+    __slots__ = ("due", "head", "left", "records", "sock")
 
     def __init__(self, sock: socket.socket):
         self.sock, self.due, self.head, self.left = sock, 0, b"", -1
+        self.records: _Records | None = None
 
-    def take(self, buffer: memoryview, answer: int, away: _Away | None = None) -> int:
+    def take(self, buffer: memoryview, answer: int, away: _Away | _Records | None = None) -> int:
         """Read what there is of the answer, which is complete when nothing is `left`; how many bytes. Raises Refused."""
+        away = self.records or away
         size = away.take(self.sock) if away else self.sock.recv_into(buffer)
-        if not size:
+        if not (size or away):
             raise Refused("the connection was closed")
         if self.left < 0:
             if answer:
@@ -275,6 +310,8 @@ class Client:
         connection = self._connections[number]
         try:
             self._received += connection.take(self._buffer, self.load.answer, self._away)
+            if self.load.sealed and connection.left > 0 and connection.records is None:
+                self._seal(connection)
             if connection.left:
                 return False
         except (BlockingIOError, ssl.SSLWantReadError):
@@ -296,13 +333,21 @@ class Client:
             self._free.append(connection)
         return True
 
+    def _seal(self, connection: _Connection) -> None:
+        """Read on by records: what OpenSSL has read of the socket ends where one does. Raises Refused."""
+        assert isinstance(connection.sock, ssl.SSLSocket)
+        if connection.sock.version() != "TLSv1.3":
+            raise Refused(f"a sealed answer in {connection.sock.version()}")
+        if not connection.sock.pending():
+            connection.records = _Records(self._buffer)
+
     def _drop(self, connection: _Connection) -> None:
         del self._connections[connection.sock.fileno()]
         connection.sock.close()
 
     def _stuck(self, now: int) -> None:
         limit = now - int(_GIVE_UP * 1e9)
-        if not self._latencies and any(c.due and c.due < limit for c in self._connections.values()):
+        if not (self._latencies or self._received) and any(c.due and c.due < limit for c in self._connections.values()):
             raise Refused(f"no answer in {_GIVE_UP:.0f} s")
 
 

@@ -20,7 +20,7 @@ import msgspec
 from meshsim.bench import origin
 from meshsim.bench.flat import Flat, Unreachable
 from meshsim.bench.legs import Leg
-from meshsim.bench.load import NUMBER, Load
+from meshsim.bench.load import ENDLESS, NUMBER, Load
 from meshsim.errors import MeshsimError
 from meshsim.mesh import Mesh, load
 from meshsim.network import proxy_protocol
@@ -154,7 +154,7 @@ class Stage:
 
     def entered(self, host: str, port: int) -> Load:
         """The leg's call as someone outside the mesh makes it, over TLS to a gateway."""
-        return self._load(host=host, port=port, tls=self.leg.host)
+        return self._load(host=host, port=port, tls=self.leg.host, sealed=self.leg.body == ENDLESS)
 
     @property
     def _destination(self) -> Address:

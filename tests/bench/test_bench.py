@@ -7,6 +7,7 @@ import cProfile
 import dataclasses
 import json
 import socket
+import ssl
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +30,8 @@ from meshsim.errors import MeshsimError
 from meshsim.network import proxy_protocol
 from meshsim.network.base import Address
 from meshsim.resources import load as load_resources
+from meshsim.resources.external_server import Presented
+from meshsim.world.certificates import Authorities
 
 SCENARIO = Path(__file__).parent.parent.parent / "scenarios" / "egress-gateway-http1"
 
@@ -59,8 +62,8 @@ def test_histograms_add_up() -> None:
 class Answerer:
     """A server on a thread that sends `pieces` for each request, and counts connections."""
 
-    def __init__(self, *pieces: bytes):
-        self.pieces, self.connections = pieces, 0
+    def __init__(self, *pieces: bytes, tls: ssl.SSLContext | None = None):
+        self.pieces, self.connections, self._tls = pieces, 0, tls
         self._server = socket.create_server(("127.0.0.1", 0))
         self.port = self._server.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
@@ -77,7 +80,7 @@ class Answerer:
             self._threads[-1].start()
 
     def _serve(self, sock: socket.socket) -> None:
-        with sock:
+        with self._tls.wrap_socket(sock, server_side=True) if self._tls else sock as sock:
             try:
                 while sock.recv(65536):
                     for piece in self.pieces:
@@ -134,6 +137,25 @@ def test_so_many_requests_however_long_they_take() -> None:
     finally:
         server.close()
     assert (result.requests, result.received, server.connections) == (2, 2 << 21, 2)
+
+
+@pytest.mark.parametrize("sealed", [False, True])
+def test_an_answer_in_records_is_counted_to_the_byte(sealed: bool, tmp_path: Path) -> None:
+    """It ends where its content-length says, though nobody decrypts it."""
+    chain, key = tmp_path / "chain.pem", tmp_path / "key.pem"
+    Authorities(tmp_path / "ca").issue(Presented(("a.example",), "public")).write(chain, key)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(chain, key)
+    pieces = [b"." * size for size in (1, 16384, 70_000, 3, 500_000)]
+    head = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % sum(map(len, pieces))
+    server = Answerer(head, *pieces, tls=context)
+    settings = Load(host="127.0.0.1", port=server.port, tls="a.example", sealed=sealed, request=b"x", fresh=True, requests=2)
+    try:
+        result = run(settings)
+    finally:
+        server.close()
+    assert (result.requests, result.errors) == (2, 0)
+    assert result.received == 2 * (len(head) + sum(map(len, pieces)))
 
 
 def test_open_load_sends_what_is_due() -> None:
