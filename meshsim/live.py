@@ -174,7 +174,7 @@ class LiveMesh:
         self._ground = ground(self._network_kind, self.folder, self._seed)
         self._stack.push_async_callback(self._ground.close)
         self._network = self._ground.network
-        self._authorities = Authorities(self.folder / world_process.CA)
+        self._authorities = Authorities(self.folder / world_process.CA, shared=self._processes)
         if self._cacerts is not None:
             self._authorities.adopt("mesh", Authority.from_cacerts(self._cacerts))
         for pod in self.mesh.pods:

@@ -23,6 +23,7 @@ from urllib.parse import quote
 import msgspec
 
 from meshsim import xds
+from meshsim.network.copies import own
 from meshsim.xds.endpoint import ClusterLoadAssignment, Endpoint, LbEndpoint, LocalityLbEndpoints
 from meshsim.xds.http_connection_manager import HttpConnectionManager
 from meshsim.xds.http_filters import IstioAlpn
@@ -56,7 +57,6 @@ _NO_SECRET_TIMEOUT = "0.2s"  # how long a proxy waits for a secret that nothing 
 _WILDCARDS = {"0.0.0.0", "::"}
 _MAX_FILE_NAME = 200
 
-_LISTENERS, _CLUSTERS = msgspec.json.Decoder(list[Listener]), msgspec.json.Decoder(list[xds.Cluster])
 _M = TypeVar("_M")
 
 
@@ -91,7 +91,7 @@ def portable(config: xds.ProxyConfig, application: str = "") -> xds.ProxyConfig:
 
     application: the address that inbound clusters lead to; the original destination where empty.
     """
-    config = _copy(config)
+    config = own(config)
     over_http = _clusters_of_routes(config)
     for listener in config.listeners:
         listener.listener_filters = [f for f in listener.listener_filters if not _is_istio_only(f.typed_config)]
@@ -154,25 +154,6 @@ def read(folder: Path) -> xds.ProxyConfig:
         endpoints=[e for path in sorted((folder / "eds").glob("*.json")) for e in _read(path, ClusterLoadAssignment)],
         secrets=[s for path in sorted((folder / "sds").glob("*.json")) for s in _read(path, Secret)],
     )
-
-
-def _copy(config: xds.ProxyConfig) -> xds.ProxyConfig:
-    """A copy whose listeners may be written to, and those clusters that something of here has to be written into; all else is shared."""
-    own = [c for c in config.clusters if _is_of_a_place(c)]
-    copies = iter(_CLUSTERS.decode(xds.encode([*own])))
-    return xds.ProxyConfig(
-        listeners=_LISTENERS.decode(xds.encode([*config.listeners])),
-        clusters=[next(copies) if _is_of_a_place(c) else c for c in config.clusters],
-        routes=list(config.routes),
-        endpoints=list(config.endpoints),
-        secrets=list(config.secrets),
-        name_table=config.name_table,
-    )
-
-
-def _is_of_a_place(cluster: xds.Cluster) -> bool:
-    """Whether it names a resource, or does what depends on where it runs."""
-    return cluster.eds_cluster_config is not None or cluster.type == "ORIGINAL_DST" or any(True for _ in _upstream_contexts(cluster))
 
 
 # Portable --------------------------------------------------------------------------------------------------------------------------

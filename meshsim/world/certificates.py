@@ -18,15 +18,19 @@ from meshsim.resources.external_server import ExternalServerSpec, Presented, Ser
 from meshsim.resources.issued_secret import IssuedSecretSpec
 
 _ASKED = "_meshsim_sni"  # where a connection keeps the name its client asked for
+_ROOT = "root-cert.pem"
 _REVOKED = 0x4D534D52  # the serial number of every revoked certificate: its CA can list it before any process has issued it
 _TLS_VERSIONS = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 
 
 class Authorities:
-    """The CAs of one mesh by name (mesh, public, partner, unknown), in a folder that several processes may share."""
+    """The CAs of one mesh by name (mesh, public, partner, unknown).
 
-    def __init__(self, folder: Path):
-        self.folder = folder
+    shared: whether other processes of the mesh have the same ones, from the folder. Else no CA's key is ever written.
+    """
+
+    def __init__(self, folder: Path, *, shared: bool = True):
+        self.folder, self._shared = folder, shared
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._known: dict[str, Authority] = {}
         self._issued: dict[Presented, KeyPair] = {}
@@ -41,12 +45,17 @@ class Authorities:
     def adopt(self, name: str, authority: Authority) -> None:
         """Use a CA from elsewhere under this name, in the other processes too."""
         self._known[name] = authority
-        self._store(name, authority)
+        if self._shared:
+            self._store(name, authority)
 
     def root_file(self, name: str) -> Path:
         """The root certificate of a CA as a PEM file."""
-        self[name]
-        return self.folder / name / "root-cert.pem"
+        root = self[name].root_pem()
+        file = self.folder / name / _ROOT
+        if not file.exists():
+            file.parent.mkdir(mode=0o700, exist_ok=True)
+            write_private(file, root)
+        return file
 
     def issue(self, wanted: Presented) -> KeyPair:
         """The certificate so described; the same one each time."""
@@ -86,9 +95,11 @@ class Authorities:
 
     def _load_or_create(self, name: str) -> Authority:
         recipe = recipes.authorities()[name]
+        if not self._shared:
+            return Authority.create(recipe.organization, intermediate=recipe.intermediate)
         with open(self.folder / ".lock", "w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
-            if (self.folder / name / "root-cert.pem").exists():
+            if (self.folder / name / _ROOT).exists():
                 return Authority.from_cacerts(self.folder / name)
             authority = Authority.create(recipe.organization, intermediate=recipe.intermediate)
             self._store(name, authority)
@@ -99,7 +110,7 @@ class Authorities:
         folder.mkdir(mode=0o700, exist_ok=True)
         authority.pair.write(folder / "ca-cert.pem", folder / "ca-key.pem")
         write_private(folder / "cert-chain.pem", authority.pair.chain_pem())
-        write_private(folder / "root-cert.pem", authority.root_pem())  # last: the others look for it
+        write_private(folder / _ROOT, authority.root_pem())  # last: the others look for it
 
 
 class ServerContexts:

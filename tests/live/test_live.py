@@ -172,7 +172,7 @@ async def test_certificates_are_renewed_without_losing_a_request() -> None:
 async def test_clients_verify_the_outside() -> None:
     async with meshsim.load(PLAIN).run() as live:
         sleep = live.pod("sleep")
-        sleep.roots = live.folder / "ca" / "mesh" / "root-cert.pem"
+        sleep.roots = live.proxy("sleep").identity_files["certs/root-cert.pem"]  # the mesh's, not the outside's
         with pytest.raises(ssl.SSLCertVerificationError):
             await sleep.get("https://edition.cnn.com/")
 

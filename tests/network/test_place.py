@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+import meshsim
 from meshsim import xds
 from meshsim.network import place
 from meshsim.network.secrets import Identity, SecretFiles
@@ -209,3 +210,14 @@ def test_what_a_secret_s_name_means(tmp_path: Path, name: str, expected: str | N
     for path in paths:
         if path.exists():
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+@pytest.mark.parametrize("name", ["egress-gateway-http-mtls", "tls-origination-gateway-mtls", "egress-gateway-https-mtls"])
+def test_what_was_compiled_stays_as_it_was(name: str, tmp_path: Path) -> None:
+    mesh = meshsim.load(Path(__file__).parents[2] / "scenarios" / name)
+    for proxy in mesh.proxies:
+        config = mesh.config(proxy)
+        before = xds.encode(config)
+        site = place.Site(tmp_path, proxy.ip, lambda name: Secret(name=name), not proxy.is_sidecar, "127.0.0.1")
+        assert xds.encode(place.place(config, site)) != before
+        assert xds.encode(config) == before
