@@ -2,7 +2,8 @@
 
 Each row is a shipped scenario that works, with one thing written wrongly. The call is made in the evaluator and on live proxies, and gets
 the same answer and the same log line from both; `meshsim analyze` finds the mistake where it is one of the files and not of the call.
-Mistakes about TLS itself are in test_tls_outcomes.py, about bypassing and NetworkPolicies in test_bypass.py.
+Mistakes about TLS itself are in test_tls_outcomes.py, about bypassing and NetworkPolicies in test_bypass.py; what people ask about
+most is in test_pains.py.
 """
 
 from __future__ import annotations
@@ -467,6 +468,11 @@ def mesh_of(row: Row) -> Mesh:
 
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 async def test_mistake(row: Row) -> None:
+    await shows(row)
+
+
+async def shows(row: Row) -> set[str]:
+    """Make the call of a row in the evaluator and on live proxies; the codes of what is found, its own among them."""
     mesh = mesh_of(row)
     headers = dict(row.headers)
     trace = mesh.simulate("sleep", row.url, headers=headers)
@@ -474,7 +480,8 @@ async def test_mistake(row: Row) -> None:
     fields = access_log.record(FORMAT)
     assert CLOSED.get(ended(trace), ended(trace)) == row.client
     assert expected in [line(fields(hop.entry)) for hop in trace.hops]
-    assert {f.code for f in analysis.analyze_mesh(mesh)} >= set(row.codes)
+    found = {f.code for f in analysis.analyze_mesh(mesh)}
+    assert found >= set(row.codes)
     async with mesh.run() as live:
         end = (await tried(live.pod("sleep"), row.url, headers))[0]
         assert CLOSED.get(end, end) == row.client
@@ -482,6 +489,7 @@ async def test_mistake(row: Row) -> None:
             while expected not in (logged := [line(msgspec.json.decode(text)) for proxy in live.proxies for text in proxy.log()]):
                 assert len(logged) < len(trace.hops), logged
                 await asyncio.sleep(0.005)
+    return found
 
 
 def line(fields: Mapping[str, Json]) -> tuple[str, str, str]:

@@ -16,6 +16,7 @@ _LINE = re.compile(
 )  # fmt: skip
 _TARGET = re.compile(rb"[/*][\x21-\x7e]*|[A-Za-z][A-Za-z0-9+.\-]*://[\x21-\x7e]+")
 _VERSION = re.compile(rb"HTTP/[0-9]\.[0-9]")
+_VERSIONS = ("HTTP/1.1", "HTTP/1.0")
 _LONGEST_LINE = 64 * 1024
 METHODS = frozenset((
     b"ACL", b"BIND", b"CHECKOUT", b"CONNECT", b"COPY", b"DELETE", b"GET", b"HEAD", b"LINK", b"LOCK", b"MERGE", b"MKACTIVITY", b"MKCALENDAR",
@@ -50,14 +51,14 @@ def may_become_request(data: bytes) -> bool:
 
 
 def request(data: bytes) -> Request | None:
-    """A whole HTTP/1.1 request head in plain bytes, or None for anything else."""
+    """A whole HTTP/1 request head in plain bytes, or None for anything else."""
     head, end, _ = data.partition(b"\r\n\r\n")
     if not end:
         return None
     first, *lines = head.decode("latin-1").split("\r\n")
     parts = first.split(" ")
-    if len(parts) != 3 or parts[2] != "HTTP/1.1" or parts[0].encode() not in METHODS:
+    if len(parts) != 3 or parts[2] not in _VERSIONS or parts[0].encode() not in METHODS:
         return None
     fields = [(n.strip().lower(), v.strip()) for n, _, v in (line.partition(":") for line in lines)]
     authority = next((v for n, v in fields if n == "host"), "")
-    return Request(parts[0], parts[1], authority, headers=[(n, v) for n, v in fields if n != "host"])
+    return Request(parts[0], parts[1], authority, headers=[(n, v) for n, v in fields if n != "host"], version=parts[2])

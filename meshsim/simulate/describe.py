@@ -10,6 +10,7 @@ from meshsim.routing.clusters import Cluster
 from meshsim.routing.entry import Entry
 from meshsim.routing.exchange import Exchange
 from meshsim.routing.facts import Endpoint
+from meshsim.routing.http1 import REASONS
 from meshsim.routing.runtime import Chain, ListenerRules
 from meshsim.simulate.call import Call
 from meshsim.simulate.conversation import Conversation, Got, Tls
@@ -179,8 +180,9 @@ def _http(got: Got, method: str) -> dict[str, Json]:
 def _raw(got: Got) -> dict[str, Json]:
     if got.response is not None:
         fields = "".join(f"{n}: {v}\r\n" for n, v in got.response.headers)
-        head = f"HTTP/1.1 {got.response.status} OK\r\n{fields}\r\n".encode("latin-1")
-        return {"received": (head + got.body).decode("latin-1")[:400], "end": "open"}
+        status = got.response.status
+        head = f"HTTP/1.1 {status} {REASONS.get(status, 'Unknown')}\r\n{fields}\r\n".encode("latin-1")
+        return {"received": (head + got.body).decode("latin-1")[:400], "end": got.end or "open"}
     end = got.end or (
         "timeout" if got.error == "timeout" else "reset" if got.error in ("reset", "refused") else "eof" if got.error else "timeout"
     )

@@ -9,9 +9,9 @@ from typing import NamedTuple, Protocol
 
 from meshsim.resources import external_server
 from meshsim.resources.external_server import ClientTls, ExternalServerSpec, Presented, ServerPort
-from meshsim.routing import headers, inspection, tls_words
+from meshsim.routing import headers, http1, inspection, tls_words
 from meshsim.routing.message import Response
-from meshsim.simulate.conversation import Conversation, Got, Http, Raw, Tls
+from meshsim.simulate.conversation import Conversation, Got, Http, Raw, Tls, closing
 from meshsim.simulate.handshake import Answer, Certificate, Handshake, Trust, shake
 from meshsim.simulate.world import World, pem_roots
 
@@ -97,7 +97,8 @@ class Servers:
                 return Got(data=external_server.BAD_REQUEST, end="eof")
             said = external_server.answer_bytes(server.spec, server.port, data)
             return Got(data=said, end="eof", error="not http" if isinstance(talk, Http) else "")
-        return self._answer(server, source, talk, tls, visit)
+        got = self._answer(server, source, talk, tls, visit)
+        return replace(closing(got), end="eof") if talk.request.version == http1.OLD and got.response else got
 
     def _answer(self, server: Server, source: str, talk: Http, tls: ClientTls | None, visit: Visit) -> Got:
         request = talk.request
@@ -108,9 +109,8 @@ class Servers:
         if not talk.http2:
             fields = [("host", request.authority), *fields]
         target = request.authority if request.method == "CONNECT" and not talk.http2 else request.path
-        arrived = external_server.Request(
-            "HTTP/2" if talk.http2 else "HTTP/1.1", request.method, target or None, request.authority, fields, talk.body, source, tls
-        )
+        version = "HTTP/2" if talk.http2 else request.version if talk.spelled else "HTTP/1.1"
+        arrived = external_server.Request(version, request.method, target or None, request.authority, fields, talk.body, source, tls)
         note = external_server.record(server.spec, server.port, arrived)
         visit.arrivals.append(note)
         response = external_server.answer(server.spec, server.port, arrived)

@@ -428,6 +428,8 @@ class Simulation:
             parsed = inspection.request(talk.data)
             if parsed is None:
                 return self._no_request(node, rules, chain, downstream, talk, walk)
+            if parsed.version == http1.OLD and not manager.rules.http10:
+                return self._refused(node, rules, manager, chain, downstream, walk, None, "version")
             talk = Http(parsed)
         if isinstance(talk, Tls):
             return self._refused(node, rules, manager, chain, downstream, walk, Got(handshake=not_tls()))
