@@ -13,6 +13,7 @@ from typing import NamedTuple
 import pytest
 
 import meshsim
+from meshsim import analysis
 from meshsim.live import LiveMesh
 from meshsim.mesh import Mesh
 from meshsim.network.base import Address
@@ -43,6 +44,9 @@ DNS = "{to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: kub
 ISTIO = "{to: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: istio-system}}}]}"
 ONLY_DNS = f"podSelector: {{}}, policyTypes: [Egress], egress: [{DNS}]"
 CLOSED = POLICY % ("default", f"podSelector: {{}}, policyTypes: [Egress], egress: [{DNS}, {ISTIO}]")
+UNLABELLED = CLOSED.replace("kubernetes.io/metadata.name: istio-system", "istio: system")
+TO_PORT = CLOSED.replace(ISTIO, ISTIO[:-1] + ", ports: [{port: %d}]}")
+SHUT = POLICY % ("istio-system", "podSelector: {}, policyTypes: [Ingress]")
 POD = """
 ---
 apiVersion: v1
@@ -86,7 +90,7 @@ OTHERS = "http://httpbin.org/get"
 class Row(NamedTuple):
     """more: what is added. end: a status, `timeout`, or `no name`. way: the proxies passed. grows: the gateway's counter.
 
-    past: whether the connection is opened as the sidecar's own user does.
+    past: whether the connection is opened as the sidecar's own user does. codes: of the findings that explain it.
     """
 
     name: str
@@ -98,9 +102,10 @@ class Row(NamedTuple):
     sender: str = "sleep"
     past: bool = False
     mode: str = "ALLOW_ANY"
+    codes: tuple[str, ...] = ()
 
 
-SIDECAR = ("sleep.default",)
+SIDECAR, DROPPED = ("sleep.default",), ("MSIM0117",)
 TABLE = [
     Row("the way that is meant", "", 301, grows=1),
     # "We have an egress gateway, so nothing can bypass it"
@@ -119,24 +124,24 @@ TABLE = [
     Row("closed: a pod without a sidecar", CLOSED + PLAIN, "timeout", (), sender="job"),
     Row("closed: a range that the sidecar leaves out", CLOSED + EXCLUDED, "timeout", (), sender="job"),
     # "NetworkPolicy does not work"
-    Row("no way to the DNS", POLICY % ("default", f"podSelector: {{}}, egress: [{ISTIO}]"), "no name", ()),
+    Row("no way to the DNS", POLICY % ("default", f"podSelector: {{}}, egress: [{ISTIO}]"), "no name", (), codes=DROPPED),
     Row("no policyTypes, and no egress: the way out is not its business", POLICY % ("default", "podSelector: {}"), 301, grows=1),
     Row("in another namespace than the pods", CLOSED.replace("namespace: default", "namespace: team"), 301, SIDECAR, url=BARE),
     Row("a selector that fits no pod", CLOSED.replace("Selector: {}", "Selector: {matchLabels: {app: slep}}"), 301, SIDECAR, url=BARE),
-    Row("a label that the namespace lacks", CLOSED.replace("kubernetes.io/metadata.name: istio-system", "istio: system"), 503, SIDECAR),
-    Row("the Service's port instead of the pod's", CLOSED.replace(ISTIO, ISTIO[:-1] + ", ports: [{port: 80}]}"), 503, SIDECAR),
-    Row("the pod's port", CLOSED.replace(ISTIO, ISTIO[:-1] + ", ports: [{port: 8080}]}"), 301, grows=1),
-    Row("the gateway closed to the mesh", POLICY % ("istio-system", "podSelector: {}, policyTypes: [Ingress]"), 503, SIDECAR),
-    Row("the gateway's own way out closed: three attempts", POLICY % ("istio-system", ONLY_DNS), 503, grows=3),
-    Row("the same without policyTypes: closed to the mesh too", POLICY % ("istio-system", f"egress: [{DNS}]"), 503, SIDECAR),
+    Row("a label that the namespace lacks", UNLABELLED, 503, SIDECAR, codes=DROPPED),
+    Row("the Service's port instead of the pod's", TO_PORT % 80, 503, SIDECAR, codes=DROPPED),
+    Row("the pod's port", TO_PORT % 8080, 301, grows=1),
+    Row("the gateway closed to the mesh", SHUT, 503, SIDECAR, codes=DROPPED),
+    Row("the gateway's own way out closed: three attempts", POLICY % ("istio-system", ONLY_DNS), 503, grows=3, codes=DROPPED),
+    Row("the same without policyTypes: closed to the mesh too", POLICY % ("istio-system", f"egress: [{DNS}]"), 503, SIDECAR, codes=DROPPED),
     # "Works from one namespace, 503 from others"
-    Row("a DestinationRule in the first client's namespace", TEAM, 503, ("job.team",), sender="job"),
+    Row("a DestinationRule in the first client's namespace", TEAM, 503, ("job.team",), sender="job", codes=("MSIM0101",)),
     Row("one in the other's too", TEAM + RULE % "team", 301, ("job.team", f"{GATEWAY}.istio-system"), 1, sender="job"),
     Row("one in the service's", TEAM + RULE % "istio-system", 301, ("job.team", f"{GATEWAY}.istio-system"), 1, sender="job"),
-    Row("one in any third namespace", TEAM + RULE % "elsewhere", 503, ("job.team",), sender="job"),
+    Row("one in any third namespace", TEAM + RULE % "elsewhere", 503, ("job.team",), sender="job", codes=("MSIM0101", "MSIM0206")),
     # "A config in namespace A captures traffic of B"
-    Row("a VirtualService of another team", TEAM + TEAPOT % "", 418, SIDECAR, url=OTHERS),
-    Row("the same, kept to its namespace", TEAM + TEAPOT % 'exportTo: ["."], ', 200, SIDECAR, url=OTHERS),
+    Row("a VirtualService of another team", TEAM + TEAPOT % "", 418, SIDECAR, url=OTHERS, codes=("MSIM0101", "MSIM0212")),
+    Row("the same, kept to its namespace", TEAM + TEAPOT % 'exportTo: ["."], ', 200, SIDECAR, url=OTHERS, codes=("MSIM0101",)),
 ]
 
 
@@ -154,6 +159,7 @@ async def test_way_out(row: Row) -> None:
     source = f"{pod.proxy.name if pod.proxy else pod.name}.{pod.namespace}"
     trace = mesh.simulation().call(Call.url(source, row.url), past_sidecar=row.past)
     assert (ended(trace), tuple(hop.proxy for hop in trace.hops)) == (row.end, row.way)
+    assert tuple(f.code for f in analysis.analyze_mesh(mesh) if f.code.startswith("MSIM")) == row.codes
     async with mesh.run() as live:
         seen = await called(live, row)
         assert seen == row.end

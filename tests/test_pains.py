@@ -38,7 +38,7 @@ from tests.test_pitfalls import (
     Row,
     shows,
 )
-from tests.test_tls_outcomes import originate, secret
+from tests.test_tls_outcomes import originate, secret, server
 
 HOP, TLS_HOP = (f"outbound|{port}|cnn|istio-egressgateway.istio-system.svc.cluster.local" for port in (80, 443))
 TLS_OUT, ANY = "outbound|443||edition.cnn.com", "outbound|443||*.wikipedia.org"
@@ -251,7 +251,7 @@ TABLE = [
         "UC",
         UPSTREAM,
         TLS_OUT,
-        ("MSIM0107",),
+        ("MSIM0107", "MSIM0214"),
     ),
     Row(
         "originated in a namespace where nobody looks",
@@ -287,6 +287,28 @@ TABLE = [
         more=KNOWN_ALIAS,
     ),
     Row("... or for what it is rewritten to", ORIGINATE, REWRITTEN, 200, **SENT, cluster=TLS_OUT, url=ALIAS, more=KNOWN_ALIAS),
+    Row(
+        "a Secret that is not with the gateway",
+        ORIGINATE,
+        {},
+        503,
+        "URX,UF",
+        UPSTREAM,
+        TLS_OUT,
+        ("MSIM0118",),
+        more="\n---\n" + secret("trust: public").replace("istio-system", "default") + originate("mode: SIMPLE, credentialName: own"),
+    ),
+    Row(
+        "a server's Secret that nobody made",
+        MTLS,
+        {},
+        503,
+        "URX,UF",
+        UPSTREAM,
+        HOP,
+        ("MSIM0118",),
+        more="\n---\n" + server("{mode: MUTUAL, credentialName: own}"),
+    ),
     Row("a site that wants to know its clients", ORIGINATE, {}, 503, "UC", UPSTREAM, TLS_OUT, ("MSIM0115",), more=ASKING),
     Row(
         "... and trusts others to name them",

@@ -290,6 +290,7 @@ TABLE = [
         301,
         details="via_upstream",
         cluster=OUT,
+        codes=("MSIM0214",),
     ),
     Row("24: a Sidecar without the gateway's namespace", HTTP, {}, 301, details="via_upstream", cluster=OUT, more=SIDECAR % "./*"),
     Row(
@@ -453,6 +454,7 @@ TABLE = [
         },
         301,
         details="direct_response",
+        codes=("MSIM0215",),
     ),
 ]
 
@@ -480,8 +482,10 @@ async def shows(row: Row) -> set[str]:
     fields = access_log.record(FORMAT)
     assert CLOSED.get(ended(trace), ended(trace)) == row.client
     assert expected in [line(fields(hop.entry)) for hop in trace.hops]
-    found = {f.code for f in analysis.analyze_mesh(mesh)}
+    findings = analysis.analyze_mesh(mesh)
+    found = {f.code for f in findings}
     assert found >= set(row.codes)
+    assert all(f.witness for f in findings if f.code.startswith("MSIM") and f.level == analysis.ERROR)
     async with mesh.run() as live:
         end = (await tried(live.pod("sleep"), row.url, headers))[0]
         assert CLOSED.get(end, end) == row.client

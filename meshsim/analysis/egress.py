@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from http import HTTPStatus
 from typing import Any as Json
 
 from meshsim import hosts
@@ -25,6 +26,7 @@ from meshsim.control.view import View
 from meshsim.mesh import Mesh
 from meshsim.resources.external_server import places
 from meshsim.resources.resource import Resource
+from meshsim.routing import tls_words
 from meshsim.simulate import Trace
 from meshsim.simulate.trace import Hop
 from meshsim.topology import Proxy
@@ -82,6 +84,10 @@ def _judge(probe: Probe, trace: Trace, mesh: Mesh, views: dict[str, View]) -> It
     if answered(trace):
         if not any(h.kind != "sidecar" for h in trace.hops):
             yield from _bypasses(probe, trace, mesh, view)
+        yield from _redirects(probe, trace, mesh, view)
+        return
+    if trace.dropped and probe.gateway:
+        yield from _dropped(probe, trace, mesh)
         return
     hop = trace.hops[-1] if trace.hops else None
     failing = next((h for h in trace.hops if h.entry.flags and h.entry.flags != ["DC"]), hop)
@@ -250,6 +256,24 @@ def _no_endpoints(failure: _Failure) -> Finding | None:
     return failure.finding("MSIM0105", host, failure.hop.proxy, why)
 
 
+def _no_secret(failure: _Failure) -> Finding | None:
+    """TLS that waits for a certificate or a CA that nothing supplies, at the proxy that calls or at the gateway it calls."""
+    reason = failure.hop.entry.upstream_failure.replace("_", " ")
+    if tls_words.NO_SECRET in reason:
+        namespace = failure.hop.proxy.rpartition(".")[2]
+        return failure.finding("MSIM0118", failure.cluster, failure.hop.proxy, namespace)
+    gateway = failure.gateway()
+    if gateway is None or "UF" not in failure.hop.entry.flags:
+        return None
+    view = View(failure.view.index, gateway)
+    port = int(failure.hop.entry.upstream.rpartition(":")[2] or 0)
+    for placed in (s for servers in gateways.merge(view.gateways, view.targets).by_route.values() for s in servers):
+        key = (gateway.namespace, placed.server.tls.credential_name if placed.server.tls else "")
+        if placed.listen_port == port and key[1] and key not in failure.mesh.secrets and key not in failure.mesh.issued_secrets:
+            return failure.finding("MSIM0118", f"Gateway {placed.gateway_name}", _name(gateway), gateway.namespace)
+    return None
+
+
 def _upstream_tls(failure: _Failure) -> Finding | None:
     """A handshake that fails: TLS into a plaintext server, or a certificate that is not accepted."""
     reason = failure.hop.entry.upstream_failure or failure.hop.entry.details
@@ -336,6 +360,7 @@ EXPLANATIONS: tuple[Callable[[_Failure], Finding | None], ...] = (
     _no_route,
     _no_chain,
     _no_endpoints,
+    _no_secret,
     _upstream_tls,
     _client_certificate,
     _double_tls,
@@ -343,6 +368,15 @@ EXPLANATIONS: tuple[Callable[[_Failure], Finding | None], ...] = (
     _plaintext,
     _not_http2,
 )
+
+
+def _dropped(probe: Probe, trace: Trace, mesh: Mesh) -> Iterator[Finding]:
+    """Packets that a NetworkPolicy drops though the rules lead through a gateway."""
+    way, _, policies = trace.dropped[0].partition(": ")
+    named = [r for r in mesh.resources if r.kind == "NetworkPolicy" and f"NetworkPolicy {full_name(r)} " in f"{policies} "]
+    witness = f"{probe.text}: {trace.error or 'no answer'}; {trace.dropped[0]}"
+    for policy in named[:1]:
+        yield finding("MSIM0117", policy, probe.service.hostname, way, at=("egress",), witness=witness)
 
 
 # --- calls that work and go another way ------------------------------------------------------------------------------------
@@ -383,3 +417,18 @@ def _treats(virtual_service: VirtualService, probe: Probe, view: View) -> bool:
             if at_gateway and (match is None or match.port in (0, probe.port.number)):
                 return True
     return False
+
+
+def _redirects(probe: Probe, trace: Trace, mesh: Mesh, view: View) -> Iterator[Finding]:
+    """A gateway's server that sends everybody back to come again with https."""
+    hop = trace.hops[-1]
+    gateway = next((p for p in mesh.proxies if _name(p) == hop.proxy and not p.is_sidecar), None)
+    if gateway is None or trace.status != HTTPStatus.MOVED_PERMANENTLY:
+        return
+    at_gateway = View(view.index, gateway)
+    for placed in (s for servers in gateways.merge(at_gateway.gateways, at_gateway.targets).by_route.values() for s in servers):
+        tls, port = placed.server.tls, hop.entry.downstream.destination.port
+        if tls is not None and tls.https_redirect and placed.listen_port == port:
+            at = ("servers", placed.index, "tls", "httpsRedirect")
+            witness = f"{probe.text}: {outcome(trace, hop)}"
+            yield finding("MSIM0215", placed.gateway, probe.service.hostname, hop.proxy, at=at, witness=witness)

@@ -126,6 +126,8 @@ CATALOG: dict[str, tuple[str, str, str]] = {
     "MSIM0114": (ERROR, "Http2NotSpoken", "{} is spoken to in HTTP/2 from {} ({}), and answers in another protocol."),
     "MSIM0115": (ERROR, "ClientCertificateRefused", "{} is spoken to with TLS from {}, and gives the connection up: it {}."),
     "MSIM0116": (ERROR, "HostHiddenBySidecar", "No egress listener imports {}, which {} speaks of: {} may not call it."),
+    "MSIM0117": (ERROR, "PolicyInTheWay", "Calls to {} are led through a gateway, and dropped on their way: {}."),
+    "MSIM0118": (ERROR, "SecretMissing", "{} gets no credential at {}: no Secret of {} and no file of the pod holds all of it."),
     "MSIM0201": (INFO, "NoCatchAllRoute", "Requests for {} that fit no rule are answered 404 at {}: no rule takes every path."),
     "MSIM0202": (WARNING, "ServerLeftOut", "Server {} of the Gateway is left out at {}: {}."),
     "MSIM0203": (WARNING, "PolicyPortNeverMatches", "Port {} never matches at {}: policies see the port listened on, {}."),
@@ -167,6 +169,8 @@ CATALOG: dict[str, tuple[str, str, str]] = {
         "These rules decide about calls of {} to {}, which {} declares: neither is of their namespace, and no exportTo says so.",
     ),
     "MSIM0213": (WARNING, "ProviderUnknown", "The mesh has no extension provider {}: what fits the rules is denied at {}."),
+    "MSIM0214": (WARNING, "OriginationUnused", "TLS is originated on port {} of {}, but rules at gateways lead to {}: in plaintext."),
+    "MSIM0215": (WARNING, "RedirectAtGateway", "Calls to {} get no further than {}, which redirects all of them to https."),
 }
 
 

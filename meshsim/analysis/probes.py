@@ -8,7 +8,7 @@ from workloads that can see the host.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any as Json
 
@@ -163,15 +163,18 @@ def _is_for_gateways(view: View, service: Service, port: Port) -> bool:
     bound = [v for v in view.index.roots if service.hostname in view.index.hosts_of(v)]
     if port.number == HTTP_PORT or not any(leads_to_gateway(view, v, service) for v in bound if MESH_GATEWAY in view.index.gateways_of(v)):
         return False
-    return any(
-        leg.destination is not None
-        and hosts.expand_short(leg.destination.host, v.namespace) == service.hostname
-        and leg.destination.port is not None
-        and leg.destination.port.number == port.number
-        for v in bound
+    return port.number in led_ports(bound, service.hostname)
+
+
+def led_ports(virtual_services: Iterable[VirtualService], host: str) -> set[int]:
+    """The ports of a host that HTTP rules name as destinations."""
+    return {
+        leg.destination.port.number
+        for v in virtual_services
         for rule in v.spec.http
         for leg in rule.route
-    )
+        if leg.destination and leg.destination.port and hosts.expand_short(leg.destination.host, v.namespace) == host
+    }
 
 
 def _concerns(view: View, virtual_service: VirtualService, match: HttpMatchRequest | None, port: int) -> bool:

@@ -11,7 +11,7 @@ from typing import Any as Json
 
 from meshsim import hosts
 from meshsim.analysis.findings import Finding, finding
-from meshsim.analysis.probes import mesh_bound, sends_to_gateway
+from meshsim.analysis.probes import leads_to_gateway, led_ports, mesh_bound, sends_to_gateway
 from meshsim.control import gateways, http_matches
 from meshsim.control.authorization_rules import HOSTS, METHODS, PATHS
 from meshsim.control.mesh_index import MESH_GATEWAY
@@ -37,7 +37,9 @@ def unused(mesh: Mesh, views: Mapping[str, View]) -> Iterator[Finding]:
         yield from _no_catch_all(mesh, proxy)
     if views:
         yield from _destination_rules(views)
-        yield from _blocks(next(iter(views.values())))
+        view = next(iter(views.values()))
+        yield from _blocks(view)
+        yield from _originations(view)
 
 
 def _name(proxy: Proxy) -> str:
@@ -192,3 +194,20 @@ def _blocks(view: View) -> Iterator[Finding]:
                 yield finding("MSIM0207", virtual_service, block, host, ", ".join(sorted(kinds)), at=(block,))
 
 
+def _originations(view: View) -> Iterator[Finding]:
+    """TLS for ports that no rule at a gateway leads to, where rules lead the host through one, to ports without."""
+    for rule in view.index.of("DestinationRule"):
+        host, policy = hosts.expand_short(rule.spec.host, rule.namespace), rule.spec.traffic_policy
+        service = view.service(host)
+        bound = [v for v in view.index.roots if host in view.index.hosts_of(v)]
+        through = [v for v in bound if MESH_GATEWAY in view.index.gateways_of(v)]
+        if service is None or policy is None or policy.tls or not any(leads_to_gateway(view, v, service) for v in through):
+            continue
+        http = {p.number for p in service.ports if p.protocol.is_http}
+        led = led_ports(bound, host)
+        settings = enumerate(policy.port_level_settings)
+        originated = {s.port.number: index for index, s in settings if s.port and s.tls and s.tls.mode in ("SIMPLE", "MUTUAL")}
+        if led and not led & originated.keys():
+            for number in originated.keys() & http:
+                at: tuple[str | int, ...] = ("trafficPolicy", "portLevelSettings", originated[number], "tls")
+                yield finding("MSIM0214", rule, number, host, ", ".join(map(str, sorted(led))), at=at)
