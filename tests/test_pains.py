@@ -38,7 +38,7 @@ from tests.test_pitfalls import (
     Row,
     shows,
 )
-from tests.test_tls_outcomes import originate, secret, server
+from tests.test_tls_outcomes import originate, secret, server, site
 
 HOP, TLS_HOP = (f"outbound|{port}|cnn|istio-egressgateway.istio-system.svc.cluster.local" for port in (80, 443))
 TLS_OUT, ANY = "outbound|443||edition.cnn.com", "outbound|443||*.wikipedia.org"
@@ -165,6 +165,16 @@ TABLE = [
         cluster=TLS_HOP,
         url=SECURE,
     ),
+    Row(
+        "a second Gateway for the same names, whose server is left out",
+        MTLS,
+        {},
+        301,
+        **SENT,
+        cluster=OUT,
+        codes=("MSIM0202",),
+        more="\n---\n" + server("{mode: ISTIO_MUTUAL}").replace("name: istio-egressgateway}", "name: later}"),
+    ),
     # other names than the declared ones
     Row(
         "a name that the sidecar leads to the gateway, which has not heard of it",
@@ -221,6 +231,16 @@ TABLE = [
         codes=("MSIM0107",),
         url="https://other.example/",
         more=ELSEWHERE,
+    ),
+    Row(
+        "a port that a second entry declares otherwise",
+        HTTP,
+        {},
+        301,
+        **SENT,
+        cluster=PAST,
+        codes=("IST0177", "MSIM0110"),
+        more=ENTRY % ("default", "edition.cnn.com", 80, "HTTPS", "*"),
     ),
     Row(
         "a team's rules for a host of another team",
@@ -297,6 +317,17 @@ TABLE = [
         TLS_OUT,
         ("MSIM0118",),
         more="\n---\n" + secret("trust: public").replace("istio-system", "default") + originate("mode: SIMPLE, credentialName: own"),
+    ),
+    Row(
+        "a Secret for sidecars, which read none",
+        "tls-origination-sidecar",
+        {},
+        503,
+        "UC",
+        UPSTREAM,
+        TLS_OUT,
+        ("MSIM0107", "MSIM0208"),
+        more="\n---\n" + site() + secret("trust: public") + originate("mode: SIMPLE, credentialName: own"),
     ),
     Row(
         "a server's Secret that nobody made",

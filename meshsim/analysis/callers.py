@@ -12,9 +12,19 @@ from collections.abc import Iterator, Mapping
 from typing import Any as Json
 
 from meshsim.analysis.findings import Finding, finding, full_name
-from meshsim.analysis.probes import HTTP_PORT, answered, authority, clients, mesh_bound, name_of, of_port, outcome, sends_to_gateway
+from meshsim.analysis.probes import (
+    HTTP_PORT,
+    answered,
+    authority,
+    clients,
+    is_unknown,
+    mesh_bound,
+    name_of,
+    of_port,
+    outcome,
+    sends_to_gateway,
+)
 from meshsim.analysis.probes import full_name as caller_name
-from meshsim.control.clusters import BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER
 from meshsim.control.mesh_index import visible
 from meshsim.control.services import UNSPECIFIED, Port, Service
 from meshsim.control.view import View
@@ -22,7 +32,6 @@ from meshsim.mesh import Mesh
 from meshsim.resources.authorization_policy import AuthorizationPolicySpec
 from meshsim.resources.resource import Resource
 from meshsim.simulate import Call
-from meshsim.simulate.trace import Hop
 
 
 def callers(mesh: Mesh, views: Mapping[str, View]) -> Iterator[Finding]:
@@ -75,7 +84,7 @@ def _left_out(mesh: Mesh, view: View) -> Iterator[Finding]:
         imported.add(host)
         for probe in (p for port in service.ports for p in of_port(view, service, port, name)):
             trace = mesh.simulation().call(probe.call)
-            if not trace.hops or not _is_unknown(trace.hops[0]):
+            if not trace.hops or not is_unknown(trace.hops[0]):
                 continue
             code = "MSIM0209" if answered(trace) else "MSIM0116"
             said = (host, full_name(owner), caller_name(view.proxy))
@@ -90,12 +99,6 @@ def _spoken_of(view: View) -> Iterator[tuple[Resource[Json], str]]:
     for virtual_service in mesh_bound(view):
         if virtual_service.namespace == view.namespace:
             yield from ((virtual_service, host) for host in view.index.hosts_of(virtual_service))
-
-
-def _is_unknown(hop: Hop) -> bool:
-    """Whether a sidecar took what it was sent for something nobody declared."""
-    cluster, virtual_host = hop.cluster.name if hop.cluster else "", hop.virtual_host.name if hop.virtual_host else ""
-    return cluster in (PASSTHROUGH_CLUSTER, BLACK_HOLE_CLUSTER) or virtual_host in ("allow_any", "block_all")
 
 
 def _other_namespaces(view: View) -> Iterator[Finding]:

@@ -16,7 +16,17 @@ from typing import Any as Json
 from meshsim import hosts
 from meshsim.analysis.callers import callers
 from meshsim.analysis.findings import Finding, finding, full_name
-from meshsim.analysis.probes import Probe, answered, is_gateway, leads_to_gateway, mesh_bound, outcome, probes, refused_plaintext
+from meshsim.analysis.probes import (
+    Probe,
+    answered,
+    is_gateway,
+    is_unknown,
+    leads_to_gateway,
+    mesh_bound,
+    outcome,
+    probes,
+    refused_plaintext,
+)
 from meshsim.analysis.unused import unused
 from meshsim.control import gateways
 from meshsim.control.clusters import BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER
@@ -391,7 +401,8 @@ def _bypasses(probe: Probe, trace: Trace, mesh: Mesh, view: View) -> Iterator[Fi
         if host in view.index.hosts_of(v) and any(_serves(mesh, view, g) for g in view.index.gateways_of(v)) and _treats(v, probe, view)
     ]
     bound = [v for v in mesh_bound(view) if _is_of(v, host, view)]
-    if prepared and not probe.gateway and not any(leads_to_gateway(view, v, probe.service) for v in bound):
+    missed = is_unknown(trace.hops[0]) if probe.gateway else not any(leads_to_gateway(view, v, probe.service) for v in bound)
+    if prepared and missed:
         where = ", ".join(g for g in view.index.gateways_of(prepared[0]) if g != MESH_GATEWAY)
         witness = f"{probe.text}: {' -> '.join(trace.path)}"
         yield finding("MSIM0110", prepared[0], host, probe.port.number, where, at=("gateways",), witness=witness)

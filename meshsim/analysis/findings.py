@@ -118,7 +118,7 @@ CATALOG: dict[str, tuple[str, str, str]] = {
     "MSIM0110": (
         WARNING,
         "GatewayBypassed",
-        "Calls to {}:{} go straight out: the VirtualService prepares {} for them, but no rule sends them there.",
+        "Calls to {}:{} go straight out: the VirtualService prepares {} for them, and none of its rules takes them there.",
     ),
     "MSIM0111": (ERROR, "CertificateRejected", "The certificate behind {} is not accepted at {}: {}."),
     "MSIM0112": (ERROR, "DeclaredHostUnknown", "Calls to {}:{} are treated as unknown traffic ({}): {}."),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any as Json
 
 from meshsim import hosts
+from meshsim.control.clusters import BLACK_HOLE_CLUSTER, PASSTHROUGH_CLUSTER
 from meshsim.control.mesh_index import MESH_GATEWAY, VirtualService, gateway_name
 from meshsim.control.protocols import Protocol
 from meshsim.control.services import Port, Service
@@ -68,6 +69,12 @@ def answered(trace: Trace) -> bool:
 def refused_plaintext(trace: Trace) -> bool:
     """Whether a server got plain HTTP on its TLS port, and says so."""
     return trace.status == 400 and any(a.get("tls") is None and str(a.get("port", "")) == "443" for a in trace.arrivals)
+
+
+def is_unknown(hop: Hop) -> bool:
+    """Whether a sidecar took what it was sent for something nobody declared."""
+    cluster, virtual_host = hop.cluster.name if hop.cluster else "", hop.virtual_host.name if hop.virtual_host else ""
+    return cluster in (PASSTHROUGH_CLUSTER, BLACK_HOLE_CLUSTER) or virtual_host in ("allow_any", "block_all")
 
 
 def outcome(trace: Trace, hop: Hop) -> str:

@@ -18,6 +18,7 @@ from meshsim.control.mesh_index import MESH_GATEWAY
 from meshsim.control.view import View
 from meshsim.mesh import Mesh
 from meshsim.resources.authorization_policy import AuthorizationPolicySpec, Rule
+from meshsim.resources.destination_rule import ClientTlsSettings, TrafficPolicy
 from meshsim.resources.resource import Resource
 from meshsim.topology import Proxy
 from meshsim.xds.listener import Listener
@@ -149,9 +150,8 @@ def _destination_rules(views: Mapping[str, View]) -> Iterator[Finding]:
                 continue
             used |= {id(merged.rule), *(id(rule) for _, rule in merged.subsets)}
             used |= {id(r) for r in _of_host(view, merged.rule)}
-            tls = merged.policy.tls if merged.policy else None
-            named = tls is not None and tls.credential_name and tls.mode in ("SIMPLE", "MUTUAL")
-            if named and merged.selector is None and view.proxy.is_sidecar and not _through_gateway_only(view, service.hostname):
+            read_by_all = merged.selector is None and view.proxy.is_sidecar
+            if read_by_all and _credential(merged.policy) and not _through_gateway_only(view, service.hostname):
                 plaintext.setdefault(id(merged.rule), (merged.rule, name, service.hostname))
     index = next(iter(views.values())).index
     for rule in (r for r in index.of("DestinationRule") if id(r) not in used):
@@ -160,7 +160,17 @@ def _destination_rules(views: Mapping[str, View]) -> Iterator[Finding]:
         if defined and rule.namespace not in defined and rule.spec.workload_selector is None:
             yield finding("MSIM0206", rule, rule.spec.host, ", ".join(defined), index.root, at=("host",))
     for rule, proxy, host in plaintext.values():
-        yield finding("MSIM0208", rule, proxy, host, at=("trafficPolicy", "tls", "credentialName"))
+        at = _credential(rule.spec.traffic_policy)
+        yield finding("MSIM0208", rule, proxy, host, at=("trafficPolicy", *at, "credentialName"))
+
+
+def _credential(policy: TrafficPolicy | None) -> tuple[str | int, ...]:
+    """Where in a policy the first `tls` with a credentialName stands; empty for none."""
+    if policy is None:
+        return ()
+    blocks: list[tuple[tuple[str | int, ...], ClientTlsSettings | None]] = [(("tls",), policy.tls)]
+    blocks += [(("portLevelSettings", i, "tls"), s.tls) for i, s in enumerate(policy.port_level_settings)]
+    return next((at for at, tls in blocks if tls and tls.credential_name and tls.mode in ("SIMPLE", "MUTUAL")), ())
 
 
 def _of_host(view: View, rule: Resource[Json]) -> list[Resource[Json]]:

@@ -11,6 +11,7 @@ import pytest
 import yaml
 
 from meshsim import cli
+from meshsim.analysis.findings import CATALOG
 from meshsim.cli.analyze import FOUND
 
 BROKEN = """\
@@ -100,3 +101,9 @@ def test_a_threshold_of_what_is_shown_does_not_hide_a_failure(run: Run) -> None:
     assert run(name, "--output-threshold", "Error") == (0, "")
     assert run(name, "--output-threshold", "Error", "--failure-threshold", "Warning") == (FOUND, "")
     assert "IST0129" in run(name)[1]
+
+
+def test_the_page_lists_every_code() -> None:
+    page = (Path(__file__).parent.parent.parent / "docs" / "findings.md").read_text()
+    rows = [line.removeprefix("| ").split(" | ")[:2] for line in page.splitlines() if line.startswith("| MSIM")]
+    assert sorted(rows) == [[code, name] for code, (_, name, _) in CATALOG.items() if code.startswith("MSIM")]
