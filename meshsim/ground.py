@@ -80,8 +80,8 @@ class Ground(ABC):
         """The reply of the cluster's DNS to a query of a pod's agent; None where there is none in time."""
 
     @abstractmethod
-    async def open_pod(self, pod: LivePod, files: Mapping[str, Path]) -> None:
-        """Make a way for programs into a pod. `files`: what they find below /etc, where the network can show them that."""
+    async def open_pod(self, pod: LivePod, files: Callable[[], Mapping[str, Path]]) -> None:
+        """Make a way for programs into a pod. `files`: what they find below /etc, asked for where the network can show them that."""
 
     @abstractmethod
     def entrance(self, address: str) -> Callable[[], None]:
@@ -128,7 +128,7 @@ class OnSockets(Ground):
             return None
         return dns.answer(query, self._in_cluster)
 
-    async def open_pod(self, pod: LivePod, files: Mapping[str, Path]) -> None:
+    async def open_pod(self, pod: LivePod, files: Callable[[], Mapping[str, Path]]) -> None:
         async def look_up(host: str) -> list[str]:
             found = await pod.resolve(host)
             if not found and self.network.directory.walls.blocking_dns(pod.network.address):
@@ -184,16 +184,17 @@ class InNamespaces(Ground):
         except OSError:  # no answer in time, or nobody there
             return None
 
-    async def open_pod(self, pod: LivePod, files: Mapping[str, Path]) -> None:
+    async def open_pod(self, pod: LivePod, files: Callable[[], Mapping[str, Path]]) -> None:
         etc = self._folder / "etc" / pod.network.address
         etc.mkdir(mode=0o700, parents=True, exist_ok=True)
         search = " ".join(suffix.lstrip(".") for suffix in pod.search)
         (etc / "resolv.conf").write_text(f"search {search}\nnameserver {self._netns.directory.nameserver}\noptions ndots:5\n")
         (etc / "hosts").write_text(f"127.0.0.1 localhost\n{pod.network.address} {pod.name}\n")
-        for name in files:
+        shown = files()
+        for name in shown:
             (etc / name).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             (etc / name).touch(mode=0o600)
-        pod.enter = self._entrances[pod.network.address] = entrance(self._netns.namespace(pod.network.address), etc, files)
+        pod.enter = self._entrances[pod.network.address] = entrance(self._netns.namespace(pod.network.address), etc, shown)
 
     def entrance(self, address: str) -> Callable[[], None]:
         return self._entrances[address]

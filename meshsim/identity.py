@@ -186,24 +186,25 @@ class Workload:
         """Issue a certificate into new files; the previous issue's files stay, those before it go."""
         pair = self.authority.workload(self.uri)
         self._issue += 1
-        files = CertificateFiles(
-            self.folder / f"cert-chain.{self._issue}.pem",
-            self.folder / f"key.{self._issue}.pem",
-            self.folder / f"root-cert.{self._issue}.pem",
-            renewal_time(pair.certificate),
-        )
+        files = CertificateFiles(*issue_files(self.folder, self._issue), renewal_time(pair.certificate))
         pair.write(files.chain, files.key)
         write_private(files.root, self.authority.root_pem())
         for path, name in ((files.chain, "cert-chain.pem"), (files.key, "key.pem"), (files.root, "root-cert.pem")):
             _link(self.folder / name, path.name)
-            if self._issue > 2:
-                (self.folder / path.name.replace(f".{self._issue}.", f".{self._issue - 2}.")).unlink(missing_ok=True)
+        if self._issue > 2:
+            for path in issue_files(self.folder, self._issue - 2):
+                path.unlink(missing_ok=True)
         self.files = files
         return files
 
     @property
     def is_due(self) -> bool:
         return self.authority.clock() >= self.files.renew_at
+
+
+def issue_files(folder: Path, issue: int = 1) -> tuple[Path, Path, Path]:
+    """Where an issue of a workload's certificate is: chain, key and root."""
+    return folder / f"cert-chain.{issue}.pem", folder / f"key.{issue}.pem", folder / f"root-cert.{issue}.pem"
 
 
 def renewal_time(certificate: x509.Certificate) -> datetime.datetime:

@@ -282,7 +282,7 @@ class LiveMesh:
         member = self._members.get(pod.address)
         tools = partial(self._install, self.folder / "bin" / pod.address, member)
         live = LivePod(pod.app, pod.namespace, inside, lambda: self.roots, cluster.search_order(pod.namespace), tools)
-        await self._ground.open_pod(live, member.identity_files if member else {})
+        await self._ground.open_pod(live, lambda: member.identity_files if member else {})
         if member:
             door = AdminDoor(self._network, pod.address, member.home / ADMIN)
             self._stack.push_async_callback(door.close)
@@ -312,5 +312,5 @@ class LiveMesh:
         while True:
             await asyncio.sleep(_ROTATION_CHECK)
             for member in self._members.values():
-                if member.workload.is_due:
+                if member.is_due:
                     await member.renew()

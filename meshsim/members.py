@@ -1,8 +1,8 @@
 """The proxies of a live mesh: an object on this event loop, a process, or an Envoy; the same folder, certificate and configuration for all.
 
-How this works: a member's home folder holds its certificate (certs/) and the Secrets it may see (secrets/). `configure` places a compiled
-configuration for it: the process finds that as files in its home too, and watches them; the object is told. `renew` does the same for a
-certificate.
+How this works: a member's home folder holds its certificate (certs/), once something asks for it, and the Secrets it may see (secrets/).
+`configure` places a compiled configuration for it: the process finds that as files in its home too, and watches them; the object is told.
+`renew` does the same for a certificate.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from meshsim import topology, xds
 from meshsim.cluster import SecretMount, mounted
 from meshsim.envoy import EnvoyProcess
 from meshsim.ground import Ground
-from meshsim.identity import Workload, write_private
+from meshsim.identity import Workload, issue_files, write_private
 from meshsim.network import place
 from meshsim.network.netfilter import MARK
 from meshsim.network.secrets import Identity, KubernetesSecrets, SecretFiles
@@ -43,13 +43,25 @@ class Member(ABC):
         home.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.proxy, self.home, self.network, self.seed = proxy, home, ground.network, seed
         self._pipes, self._ground = ground.pipes, ground
-        self.workload = Workload(authorities["mesh"], proxy.identity(trust_domain), home / "certs")
-        self._authorities = authorities
+        self._authorities, self._trust_domain = authorities, trust_domain
+        self._workload: Workload | None = None
         self._config = xds.ProxyConfig()
         self._kubernetes: KubernetesSecrets = {}
         self._mounts: Sequence[SecretMount] = ()
         self.site = self._site()
         self.placed = xds.ProxyConfig()
+
+    @property
+    def workload(self) -> Workload:
+        """Its certificate, issued when it is first asked for: nothing asks where nobody speaks TLS."""
+        if self._workload is None:
+            self._workload = Workload(self._authorities["mesh"], self.proxy.identity(self._trust_domain), self.home / "certs")
+        return self._workload
+
+    @property
+    def is_due(self) -> bool:
+        """Whether it has a certificate that should be renewed."""
+        return self._workload is not None and self._workload.is_due
 
     @property
     def identity_files(self) -> dict[str, Path]:
@@ -92,12 +104,13 @@ class Member(ABC):
         """There is a new configuration in `placed`."""
 
     def _site(self) -> place.Site:
-        files = self.workload.files
-        secrets = SecretFiles(
-            self.home / "secrets", self.proxy.namespace, Identity(files.chain, files.key, files.root), self._pod_file, self._kubernetes
-        )
+        secrets = SecretFiles(self.home / "secrets", self.proxy.namespace, self._identity, self._pod_file, self._kubernetes)
         application = APPLICATION_ADDRESS if self._is_told_of_application and self.proxy.is_sidecar else ""
         return place.Site(self.home, self.proxy.ip, secrets, not self.proxy.is_sidecar, application, self._pipes)
+
+    def _identity(self) -> Identity:
+        files = self.workload.files
+        return Identity(files.chain, files.key, files.root)
 
     def _pod_file(self, path: str) -> Path | None:
         if path == "system":
@@ -123,7 +136,8 @@ class InProcess(Member):
 
     async def start(self) -> None:
         self._lines: list[str] = []
-        self._running = Proxy(self.placed, self.network.pod(self.site.address), seed=self.seed, stdout=self._lines.append)
+        inside = self.network.pod(self.site.address)
+        self._running = Proxy(self.placed, inside, seed=self.seed, stdout=self._lines.append, make_files=lambda: self.workload)
         await self._running.start()
         await self._running.serve_admin(str(self.home / proxy_process.ADMIN))
 
@@ -137,6 +151,10 @@ class InProcess(Member):
     async def admin(self, path: str, method: str = "GET") -> str:
         assert self._running is not None
         return self._running.admin(path, method)
+
+    def _identity(self) -> Identity:
+        """Where its certificate is, or will be when it first needs one."""
+        return super()._identity() if self._workload else Identity(*issue_files(self.home / "certs"))
 
     async def _on_placed(self) -> None:
         if self._running is not None:

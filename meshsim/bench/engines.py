@@ -111,7 +111,7 @@ class Proxies(Engine):
         public = self.stage.authorities.root_file("public")
         identity = Identity(files.chain, files.key, files.root)
         given = {**mesh.secrets, **{name: self.stage.authorities.secret(spec) for name, spec in mesh.issued_secrets.items()}}
-        secrets = SecretFiles(home / "secrets", pod.namespace, identity, lambda path: public if path == "system" else None, given)
+        secrets = SecretFiles(home / "secrets", pod.namespace, lambda: identity, lambda path: public if path == "system" else None, given)
         return Site(home, pod.address, secrets, is_gateway=pod.is_gateway)
 
 

@@ -34,6 +34,7 @@ class SecretFiles:
     """What one proxy can be given. Called with an SDS name: the secret, or None where nothing supplies it.
 
     folder: where Secrets' contents are written. namespace: the proxy's, where a Secret without one is looked up.
+    identity: the workload's certificate, issued when one of its names is asked for.
     pod_files: the file behind a path in the pod (`system` for the public CAs), or None.
     """
 
@@ -41,18 +42,19 @@ class SecretFiles:
         self,
         folder: Path,
         namespace: str,
-        identity: Identity,
+        identity: Callable[[], Identity],
         pod_files: Callable[[str], Path | None],
         kubernetes: KubernetesSecrets,
     ):
-        self.identity = identity
+        self._identity = identity
         self._folder, self._namespace, self._pod_files, self._kubernetes = folder, namespace, pod_files, kubernetes
 
     def __call__(self, name: str) -> Secret | None:
         if name == "default":
-            return _pair(name, self.identity.chain, self.identity.key)
+            identity = self._identity()
+            return _pair(name, identity.chain, identity.key)
         if name == "ROOTCA":
-            return _root(name, self.identity.root)
+            return _root(name, self._identity().root)
         scheme, _, rest = name.partition(":")
         if scheme == "file-cert":
             chain, key = (self._pod_files(path) for path in [*rest.split("~"), ""][:2])

@@ -193,6 +193,7 @@ def _public(secret: Secret) -> Json:
 
 
 def _certs(admin: Admin, query: Query) -> Page:
+    admin.proxy.core.tls.make_files()
     certificates = []
     for secret in admin.proxy.config.secrets:
         chain = secret.tls_certificate.certificate_chain if secret.tls_certificate else None

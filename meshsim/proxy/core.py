@@ -59,15 +59,26 @@ class Connection(Protocol):
 
 
 class Core:
-    """on_log hears of every entry, also of those that no configured logger wants; stdout gets the lines logged to standard output."""
+    """on_log hears of every entry, also of those that no configured logger wants; stdout gets the lines logged to standard output.
 
-    def __init__(self, runtime: Runtime, pod: Pod, *, on_log: Callable[[Entry], None] | None, stdout: Callable[[str], object] | None):
+    make_files: as for tls.Contexts.
+    """
+
+    def __init__(
+        self,
+        runtime: Runtime,
+        pod: Pod,
+        *,
+        on_log: Callable[[Entry], None] | None,
+        stdout: Callable[[str], object] | None,
+        make_files: Callable[[], object],
+    ):
         self.runtime, self.pod = runtime, pod
         self.loop = asyncio.get_running_loop()
         self.stats = Stats()
         self.deadlines = Deadlines(self.loop)
         self.edges = Edges(self.loop)
-        self.tls = Contexts()
+        self.tls = Contexts(make_files)
         self.pools = Pools(self)
         self.shortcuts = shortcut.open_()
         self.streams: set[Stream | Shortcut] = set()

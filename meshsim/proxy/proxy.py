@@ -30,6 +30,7 @@ class Proxy:
     config: placed for this machine (network/place.py). pod: where it runs. seed: of every random choice.
     on_log: hears of every access-log entry, whatever loggers are configured. stdout: gets the lines logged to standard output.
     local_address: how it names itself to others; its pod's address by default.
+    make_files: called before it reads the files of certificates, which may be made only then.
     """
 
     def __init__(
@@ -42,10 +43,11 @@ class Proxy:
         stdout: Callable[[str], object] | None = None,
         local_address: str = "",
         clock: Callable[[], float] = time.time,
+        make_files: Callable[[], object] = lambda: None,
     ):
         self.pod = pod
         self.runtime = Runtime(random.Random(f"{seed} {pod.address}"), clock, local_address or pod.address)
-        self.core = Core(self.runtime, pod, on_log=on_log, stdout=stdout)
+        self.core = Core(self.runtime, pod, on_log=on_log, stdout=stdout, make_files=make_files)
         self.config = config
         self._names = Names(self.core)
         self._listening: dict[str, tuple[Address | str, Listening]] = {}

@@ -64,9 +64,13 @@ class Prepared:
 
 
 class Contexts:
-    """The contexts of one proxy, by the xds message they come from."""
+    """The contexts of one proxy, by the xds message they come from.
 
-    def __init__(self) -> None:
+    make_files: called before the files of certificates are read, which may be made only then.
+    """
+
+    def __init__(self, make_files: Callable[[], object]) -> None:
+        self.make_files = make_files
         self._secrets: dict[str, Secret] = {}
         self._made: dict[tuple[int, tuple[str, ...]], tuple[object, Prepared]] = {}
 
@@ -88,6 +92,7 @@ class Contexts:
         key = (id(config), alpn)
         found = self._made.get(key)
         if found is None or found[0] is not config:
+            self.make_files()
             found = self._made[key] = (config, make())
         return found[1]
 

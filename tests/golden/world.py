@@ -173,7 +173,7 @@ class Certificates:
                 return client_key if "key" in path else client_chain
             return None
 
-        return SecretFiles(folder, proxy["namespace"], identity, pod_files, kubernetes)
+        return SecretFiles(folder, proxy["namespace"], lambda: identity, pod_files, kubernetes)
 
 
 def _is_address(text: str) -> bool:

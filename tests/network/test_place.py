@@ -176,7 +176,7 @@ def secret_files(folder: Path) -> SecretFiles:
         ("other", "half"): {"tls.crt": b"C"},
     }
     files = {"/etc/certs/cert-chain.pem": folder / "chain", "/etc/certs/key.pem": folder / "key", "system": folder / "public"}
-    return SecretFiles(folder / "secrets", "team", Identity(folder / "c", folder / "k", folder / "r"), files.get, kubernetes)
+    return SecretFiles(folder / "secrets", "team", lambda: Identity(folder / "c", folder / "k", folder / "r"), files.get, kubernetes)
 
 
 SECRETS = [
