@@ -9,6 +9,12 @@ import pytest
 from tests.kube.cluster import Cluster, cluster
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if isinstance(item, pytest.Function) and "kubectl" in item.fixturenames:
+            item.add_marker(pytest.mark.xdist_group("kubectl"))
+
+
 @pytest.fixture(scope="package")
 def kubectl() -> Iterator[Cluster]:
     with cluster("one", "--network", "loopback") as made:

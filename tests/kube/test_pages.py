@@ -19,6 +19,7 @@ ROW = re.compile(r"^\| \[([^\]]+)\]\(pages/([^)#]+)(?:#[^)]*)?\) \| (.+?) \| (.+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.netns,
+    pytest.mark.xdist_group("pages"),
     pytest.mark.skipif(bool(namespaces.unavailable()), reason=namespaces.unavailable()),
 ]
 
