@@ -21,7 +21,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from meshsim import hosts
-from meshsim.routing import cors, faults, hash_policies, headers, http2_fields, paths, rbac, replies, routes
+from meshsim.routing import cors, faults, grpc, hash_policies, headers, http2_fields, paths, rbac, replies, routes
 from meshsim.routing.clusters import DYNAMIC, Cluster, Host
 from meshsim.routing.entry import Entry
 from meshsim.routing.facts import Downstream
@@ -38,6 +38,7 @@ from meshsim.xds.route import ClusterWeight, RedirectAction, Route, RouteAction,
 if TYPE_CHECKING:
     from meshsim.routing.manager import Manager
 
+_PLAIN_TEXT = ("content-type", "text/plain")
 _HERE = RedirectAction()  # to where the request was sent itself
 
 
@@ -67,10 +68,13 @@ class Exchange:
         self._retried = False
         self._decorator = ""
         self._response_extras: Headers = []
+        self._cookies: Headers = []
         self._finalized = False
         self._completed: float | None = now if request.ends else None
         """When all of the request had come."""
         self._must_redirect = False
+        self._is_call = False
+        """Whether it is a gRPC call whose host is told of the timeout as gRPC does."""
 
     # Events --------------------------------------------------------------------------------------------------------------------------
 
@@ -144,8 +148,9 @@ class Exchange:
             kept = [pair for pair in response.headers if pair[0] not in _DROPPED_FROM_RESPONSES]
             if self._completed is not None and not self.manager.suppresses:
                 kept = self._with_service_time(kept, response)
+            kept += self._cookies
             response.ends = response.ends or switching  # to what nobody asked for: there is nothing behind it
-        return Forward(self._outgoing(Response(response.status, kept, response.ends), from_upstream=True))
+        return Forward(self._outgoing(Response(response.status, kept, response.ends)))
 
     def failed(self, reset: Reset, reason: str = "", *, sent: bool = True) -> Step:
         """The attempt ended without a whole response. reason: the transport's words; sent: whether any of the request was given to it."""
@@ -245,7 +250,8 @@ class Exchange:
     @property
     def repeatable(self) -> bool:
         """Whether nothing was drawn for it, or said to its client, that another request like it would not get (routing/repeats.py)."""
-        return self._leg is None and not self._response_extras and not self._must_redirect and not self.mirrors
+        drawn = self._leg is not None or self._cookies or self.mirrors
+        return not (drawn or self._response_extras or self._must_redirect or self._is_call)
 
     def repeats(self, like: Exchange, host: Host) -> None:
         """Become what `like` was when its request had been sent; to `host`, and with the request that this one has."""
@@ -392,10 +398,11 @@ class Exchange:
             return self.local(replies.NO_CLUSTER._replace(status=not_found))
         if self.selected.retries is not None:
             self._retries = Retries(self.selected.retries, self._rng, self.cluster.limits)
-        self.timeout = self.selected.timeout
+        longest_call = self.selected.longest_call
+        self._is_call = longest_call is not None and grpc.is_call(self.request)
+        self.timeout = grpc.timeout(self.request, longest_call or 0.0) if self._is_call else self.selected.timeout
         if action.hash_policy and self.cluster.balances_by_hash:
-            self._hash, cookies = hash_policies.hashed(action.hash_policy, self.request, self.downstream, self._rng)
-            self._response_extras += cookies
+            self._hash, self._cookies = hash_policies.hashed(action.hash_policy, self.request, self.downstream, self._rng)
         return self._attempt()
 
     def _attempt(self) -> Step:
@@ -467,7 +474,10 @@ class Exchange:
         self._say_time_left()
         if self._leg is not None or self.selected.changes_requests:
             levels = [(h.request_headers_to_remove, h.request_headers_to_add) for h in self._levels()]
-            request.headers = headers.changed(request.headers, levels, self._substitute)
+            request.headers = headers.changed(request.headers, levels, self._substitute, headers.SINGLE_IN_REQUESTS)
+            if self._retries is not None:
+                self._retries.heed(request)
+            request.headers = [pair for pair in request.headers if pair[0] not in headers.RETRY_ADVICE]
         self._rewrite_host(action)
         if action.prefix_rewrite or action.regex_rewrite is not None:
             path = paths.rewritten(request.path, route.match, action.prefix_rewrite, action.regex_rewrite)
@@ -483,6 +493,9 @@ class Exchange:
             limit = max(min(limit or left, left), 0.001)
         if limit and not self.manager.suppresses:
             self.request.headers = replaced(self.request.headers, headers.EXPECTED_TIMEOUT, headers.milliseconds(limit))
+        if limit and self._is_call:
+            told = grpc.spelled(int(headers.milliseconds(limit)))
+            self.request.headers = replaced(self.request.headers, grpc.TIMEOUT, told)
 
     def _levels(self) -> list[ClusterWeight | Route | VirtualHost | RouteConfiguration]:
         """Where header operations come from, in the order they apply."""
@@ -542,33 +555,39 @@ class Exchange:
             entry.flag(reply.flag)
         if reply.details:
             entry.details = reply.details
-        status, body, fields = reply.status, reply.body, list(extra)
-        if (self.request.first("content-type") or "").startswith("application/grpc"):
+        status, body = reply.status, reply.body
+        described: Headers = []
+        if grpc.is_call(self.request):
             if grpc_status is None:
                 grpc_status = replies.GRPC_STATUS.get(status, replies.GRPC_UNKNOWN)
-            fields.append(("content-type", "application/grpc"))
-            fields.append(("grpc-status", str(grpc_status)))
-            fields += [("grpc-message", body)] if body else []
+            described = [("content-type", grpc.CONTENT_TYPE), ("grpc-status", str(grpc_status))]
+            described += [("grpc-message", body)] if body else []
             status, body = 200, ""
         elif body:
-            fields += [("content-length", str(len(body))), ("content-type", "text/plain")]
+            described = [("content-length", str(len(body))), _PLAIN_TEXT]
         entry.code = status
         self._responded = True
         bodiless = self.request.method == "HEAD" or status in (204, 304)  # RFC 9110 6.4.1
         sent = b"" if bodiless else body.encode("latin-1")
-        return Reply(self._outgoing(Response(status, fields, not sent), from_upstream=False), sent, reply.closes)
+        return Reply(self._outgoing(Response(status, list(extra), not sent), described), sent, reply.closes)
 
-    def _outgoing(self, response: Response, *, from_upstream: bool) -> Response:
-        """What the configuration and the connection manager do to every response."""
+    def _outgoing(self, response: Response, described: Headers | None = None) -> Response:
+        """What the configuration and the connection manager do to every response.
+
+        described: what an answer of the proxy's own says of its body, whatever the rules say; but they may call text what they like.
+        """
         manager = self.manager
         if self._response_extras:
             response.headers = [*response.headers, *self._response_extras]
         selected = self.selected
         routed = selected is not None and (selected.route.route is not None or self.entry.details == "direct_response")
-        if (from_upstream or routed) and (self._leg is not None or (selected is not None and selected.changes_responses)):
+        if (described is None or routed) and (self._leg is not None or (selected is not None and selected.changes_responses)):
             levels = [(h.response_headers_to_remove, h.response_headers_to_add) for h in self._levels()]
             self.entry.response_headers = response.headers  # which what is added may name
-            response.headers = headers.changed(response.headers, levels, self._substitute)
+            response.headers = headers.changed(response.headers, levels, self._substitute, headers.SINGLE_IN_RESPONSES)
+        for name, value in described or ():
+            if (name, value) != _PLAIN_TEXT or response.first(name) is None:
+                response.headers = replaced(response.headers, name, value)
         names = {name for name, _ in response.headers}
         if manager.config.tracing is not None:
             if manager.is_egress:

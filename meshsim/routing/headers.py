@@ -42,6 +42,25 @@ _DROPPED = _HOP_BY_HOP | _UNTRUSTED | {INTERNAL}
 _DROPPED_AT_EDGE = _DROPPED | _UNTRUSTED_AT_EDGE
 _CONDITIONAL = frozenset(("connection", "upgrade", "te", "expect"))
 
+# Headers of which Envoy holds one only: another value that is added goes behind a comma, where other headers come twice.
+_SINGLE = ("cache-control", "content-encoding", "content-type", "via", ATTEMPTS, DECORATOR, REQUEST_ID)
+SINGLE_IN_REQUESTS = frozenset((
+    *_SINGLE, "accept", "accept-encoding", "access-control-request-headers", "access-control-request-method", "authorization",
+    "grpc-timeout", "if-match", "if-modified-since", "if-none-match", "origin", "pragma", "referer", "te", "user-agent",
+    "x-client-trace-id", "x-envoy-downstream-service-cluster", "x-envoy-downstream-service-node", EXTERNAL, ORIGINAL_PATH,
+    ORIGINAL_HOST, XFF, XFP, XFCC, XF_PORT, "x-forwarded-host",
+))  # fmt: skip
+SINGLE_IN_RESPONSES = frozenset((
+    *_SINGLE, "access-control-allow-origin", "access-control-expose-headers", "age", "date", "etag", "expires", "last-modified", "location",
+    "vary", "x-envoy-degraded", "x-envoy-ratelimited", "x-envoy-upstream-canary",
+))  # fmt: skip
+
+# What tells a router how to retry. It never goes on, not even where a rule of the route itself has added it.
+RETRY_ON, MAX_RETRIES = ("x-envoy-retry-on", "x-envoy-retry-grpc-on"), "x-envoy-max-retries"
+RETRY_ADVICE = frozenset((
+    *RETRY_ON, MAX_RETRIES, "x-envoy-hedge-on-per-try-timeout", "x-envoy-retriable-header-names", "x-envoy-retriable-status-codes",
+))  # fmt: skip
+
 Substitute = Callable[[str], str]
 
 
@@ -159,18 +178,23 @@ def _quoted(pem: str) -> str:
     return quote(pem, safe="")
 
 
-def changed(headers: Headers, levels: Iterable[tuple[Sequence[str], Sequence[HeaderValueOption]]], substitute: Substitute) -> Headers:
-    """Apply removals and additions level by level."""
+def changed(
+    headers: Headers,
+    levels: Iterable[tuple[Sequence[str], Sequence[HeaderValueOption]]],
+    substitute: Substitute,
+    single: frozenset[str] = frozenset(),
+) -> Headers:
+    """Apply removals and additions level by level. single: the headers whose values are joined rather than sent twice."""
     for removed, added in levels:
         if removed:
             gone = {name.lower() for name in removed}
             headers = [pair for pair in headers if pair[0] not in gone]
         for option in added:
-            headers = _added(headers, option, substitute)
+            headers = _added(headers, option, substitute, single)
     return headers
 
 
-def _added(headers: Headers, option: HeaderValueOption, substitute: Substitute) -> Headers:
+def _added(headers: Headers, option: HeaderValueOption, substitute: Substitute, single: frozenset[str]) -> Headers:
     name, value = option.header.key.lower(), option.header.value
     if "%" in value:
         value = substitute(value)
@@ -183,4 +207,7 @@ def _added(headers: Headers, option: HeaderValueOption, substitute: Substitute) 
         return [*without(headers, name), (name, value)]
     if option.append_action == "OVERWRITE_IF_EXISTS":
         return headers
+    if present and name in single:
+        before = ",".join(v for n, v in headers if n == name)
+        return replaced(headers, name, f"{before},{value}")
     return [*headers, (name, value)]

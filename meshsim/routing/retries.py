@@ -10,7 +10,8 @@ import random
 from enum import Enum
 from typing import Protocol
 
-from meshsim.routing.message import Response
+from meshsim.routing import headers
+from meshsim.routing.message import Request, Response
 from meshsim.xds.message import seconds
 from meshsim.xds.route import RetryPolicy
 
@@ -50,11 +51,16 @@ class Verdict(Enum):
 _FLAGS = {Verdict.EXCEEDED: "URX", Verdict.OVERFLOW: "UO"}
 
 
+def words(retry_on: str) -> frozenset[str]:
+    """What is worth another attempt, by name."""
+    return frozenset(word.strip() for word in retry_on.split(",") if word.strip())
+
+
 class RetryRules:
     """A policy, read once for all requests. base, longest: seconds of back-off."""
 
     def __init__(self, policy: RetryPolicy):
-        self.on = frozenset(word.strip() for word in policy.retry_on.split(",") if word.strip())
+        self.on = words(policy.retry_on)
         self.codes = frozenset(policy.retriable_status_codes)
         self.number = 1 if policy.num_retries is None else policy.num_retries
         back_off = policy.retry_back_off
@@ -83,6 +89,14 @@ class Retries:
         self.rules, self._rng, self._breaker = rules, rng, breaker
         self._on, self._left, self._made = rules.on, rules.number, 0
         self._held = False
+
+    def heed(self, request: Request) -> None:
+        """Take in what the request's headers say of retries: more that is worth one, and another number."""
+        for name in headers.RETRY_ON:
+            self._on |= words(request.first(name) or "")
+        number = request.first(headers.MAX_RETRIES) or ""
+        if number.isascii() and number.isdecimal():
+            self._left = int(number)
 
     def after_response(self, response: Response) -> Verdict:
         return self._spend(self._worth_response(response))

@@ -32,13 +32,14 @@ class CompiledRoute:
     """A route and the functions that say whether a request fits it.
 
     retries: None where nothing is tried again. timeout: seconds, 0 for none. idle, longest: seconds that a stream may do nothing and may
-    last, 0 for any; None where the connection manager decides. changes_requests, changes_responses: whether the
+    last, 0 for any; None where the connection manager decides. longest_call: seconds for a gRPC call in the place of `timeout`, 0 for as
+    many as its caller says; None where it is like any other request. changes_requests, changes_responses: whether the
     route, its virtual host or its table have header operations. filters: what its requests pass at a manager, the one that asked last.
     """
 
     __slots__ = (
-        "_path", "_rest", "changes_requests", "changes_responses", "filters", "fraction", "host", "idle", "longest", "retries", "route",
-        "timeout",
+        "_path", "_rest", "changes_requests", "changes_responses", "filters", "fraction", "host", "idle", "longest", "longest_call",
+        "retries", "route", "timeout",
     )  # fmt: skip
 
     def __init__(self, route: Route, host: CompiledHost):
@@ -49,6 +50,8 @@ class CompiledRoute:
         duration = action.max_stream_duration if action else None
         self.longest = seconds(duration.max_stream_duration) if duration and duration.max_stream_duration else None
         self.timeout = seconds(action.timeout if action else None, DEFAULT_TIMEOUT) if self.longest is None else 0.0  # the one or the other
+        most = action.max_grpc_timeout if action and self.longest is None else None
+        self.longest_call = None if most is None else seconds(most)
         self.idle = seconds(action.idle_timeout) if action and action.idle_timeout else None
         levels = (route, host.config, host.table.config)
         self.changes_requests = any(level.request_headers_to_add or level.request_headers_to_remove for level in levels)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -51,3 +52,23 @@ def test_removals_come_before_the_additions_of_their_level_and_after_those_of_th
 @given(FIELDS, SPELLED, st.sampled_from([APPEND, OVERWRITE, ABSENT, EXISTS]))
 def test_a_value_that_comes_out_empty_changes_nothing(fields: list[tuple[str, str]], name: str, action: str) -> None:
     assert headers.changed(list(fields), [([], [rule(name, action, "%REQ(x)%")])], lambda _: "") == fields
+
+
+# What is there, what is added, what becomes of it in a request and in a response: as a real Envoy had it.
+ADDED = [
+    ("accept", "a", ["a,new"], ["a", "new"]),
+    ("te", "trailers", ["trailers,new"], ["trailers", "new"]),
+    ("location", "a", ["a", "new"], ["a,new"]),
+    ("vary", "a", ["a", "new"], ["a,new"]),
+    ("via", "a", ["a,new"], ["a,new"]),
+    ("cookie", "a", ["a", "new"], ["a", "new"]),
+    ("set-cookie", "a", ["a", "new"], ["a", "new"]),
+    ("x-one", "a", ["a", "new"], ["a", "new"]),
+]
+
+
+@pytest.mark.parametrize(("name", "there", "requested", "responded"), ADDED)
+def test_values_that_are_joined(name: str, there: str, requested: list[str], responded: list[str]) -> None:
+    levels = [([], [rule(name, APPEND)])]
+    assert of(name, headers.changed([(name, there)], levels, unused, headers.SINGLE_IN_REQUESTS)) == requested
+    assert of(name, headers.changed([(name, there)], levels, unused, headers.SINGLE_IN_RESPONSES)) == responded
