@@ -89,7 +89,6 @@ class Exchange:
             return self.local(replies.RELATIVE_PATH)
         if request.upgrade == "h2c":
             request.upgrade = ""
-        self.entry.remote = headers.incoming(request, self.downstream, config, self._rng)
         try:
             path = self.manager.normalize(request.path) if request.method != "CONNECT" else request.path
         except paths.RedirectTo as e:
@@ -97,6 +96,7 @@ class Exchange:
         if path is None:
             return self.local(replies.BAD_PATH)
         request.path = path
+        self.entry.remote = headers.incoming(request, self.downstream, config, self._rng)
         if config.strip_any_host_port or config.strip_matching_host_port:
             self._strip_port()
         table = self.manager.table()

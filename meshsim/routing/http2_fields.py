@@ -8,6 +8,7 @@ from meshsim.routing.message import Headers, Request, Response
 
 VERSION = "HTTP/2"
 UNKNOWN_FIELD = "http2.invalid.header.field"  # the details of a request whose connection ends for its fields
+VIOLATION = "http2.violation.of.messaging.rule"  # ... for what it asks for, which nobody can read
 CONTINUE: Headers = [(":status", "100")]
 SENSITIVE = frozenset(("authorization", "proxy-authorization", "cookie", "set-cookie"))
 """Headers that no table may keep, so that nobody can find them out by guessing (RFC 7541 7.1.3)."""
@@ -24,6 +25,24 @@ _OF_REQUESTS = frozenset((":method", ":scheme", ":path", ":authority", ":protoco
 
 class Malformed(Exception):
     """Fields that are no HTTP/2 message (RFC 9113 8.1.1)."""
+
+
+class Unreadable(Malformed):
+    """A request that does not say what is asked for."""
+
+
+def unread() -> Request:
+    """What is known of a request that was Unreadable."""
+    return Request("", "", "", "", version=VERSION)
+
+
+def readable(method: str, path: str, scheme: str) -> bool:
+    """Whether a request asks for something: `:path` begins with a slash where the scheme is HTTP's (RFC 9113 8.3.1)."""
+    if method == "CONNECT":
+        return True
+    if not (method and path and scheme):
+        return False
+    return path[0] == "/" or scheme not in ("http", "https") or (method, path) == ("OPTIONS", "*")
 
 
 def request(fields: Headers, *, ends: bool) -> Request:
@@ -53,8 +72,8 @@ def request(fields: Headers, *, ends: bool) -> Request:
             raise Malformed(":protocol")
         method = "GET"
         headers += [("upgrade", upgrade), ("connection", "upgrade")]
-    if not method or (method != "CONNECT" and not (path and pseudo.get(":scheme"))):
-        raise Malformed("a request without its method, scheme or path")
+    if not readable(method, path, pseudo.get(":scheme", "")):
+        raise Unreadable(path)
     return Request(
         method=method,
         path=path,

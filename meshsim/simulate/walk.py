@@ -442,6 +442,8 @@ class Simulation:
             request.path, request.authority, request.headers = heard.request.path, heard.request.authority, heard.request.headers
             last = not heard.keeps_alive
         request.version = "HTTP/2" if talk.http2 else "HTTP/1.1"
+        if talk.http2 and not http2_fields.readable(request.method, request.path, request.scheme):
+            request = http2_fields.unread()
         this = Exchange(manager, downstream, request, self.now)
         hop = describe.hop(node.proxy, this.entry, rules, chain, reasons=why)
         walk.trace.hops.append(hop)
@@ -452,6 +454,9 @@ class Simulation:
 
     def _unfit(self, this: Exchange, manager: Manager, talk: Http) -> Got | None:
         """What a request gets whose head the manager's codec does not take."""
+        if talk.http2 and not this.request.method:
+            this.refused(http2_fields.VIOLATION, broken=True)
+            return Got(error="eof")
         if talk.http2 and this.request.upgrade and not manager.allows_connect:
             this.refused(http2_fields.UNKNOWN_FIELD, broken=True)
             return Got(error="eof")

@@ -15,7 +15,7 @@ from meshsim.routing.exchange import Exchange
 from meshsim.routing.facts import Downstream
 from meshsim.routing.lifetime import MAX_REQUESTS, Lifetime
 from meshsim.routing.manager import Manager
-from meshsim.routing.message import Headers, Response
+from meshsim.routing.message import Headers, Request, Response
 
 if TYPE_CHECKING:
     from meshsim.proxy.core import Core
@@ -132,13 +132,14 @@ class Http2Server(Http2Connection):
         if len(self._streams) >= MAX_STREAMS:
             self._out.append(frames.rst_stream(stream, Code.REFUSED_STREAM))
             return
-        request = http2_fields.request(fields, ends=ends)
+        try:
+            request = http2_fields.request(fields, ends=ends)
+        except http2_fields.Unreadable:
+            self._begun(stream, http2_fields.unread()).stream.cut_off(http2_fields.VIOLATION, broken=True)
+            raise
         expected = None if ends else http2_fields.length(request.headers)
-        half = self._streams[stream] = _Incoming(self, stream)
+        half = self._begun(stream, request)
         half.complete, half.expected = ends, expected
-        exchange = Exchange(self.manager, self._downstream, request, self.core.runtime.clock())
-        half.stream = Stream(self.core, half, exchange)
-        self.core.count_request(self.manager, "2")
         if self._lifetime.busy():
             self.core.count(self.manager, MAX_REQUESTS)
             self._expiry.retire()
@@ -152,6 +153,12 @@ class Http2Server(Http2Connection):
             half.stream.cut_off(refused)
         else:
             half.stream.start()
+
+    def _begun(self, stream: int, request: Request) -> _Incoming:
+        half = self._streams[stream] = _Incoming(self, stream)
+        half.stream = Stream(self.core, half, Exchange(self.manager, self._downstream, request, self.core.runtime.clock()))
+        self.core.count_request(self.manager, "2")
+        return half
 
     def _on_data(self, half: Half, data: bytes) -> None:
         assert isinstance(half, _Incoming)
