@@ -104,9 +104,9 @@ class EnvoyProcess:
         config = self.site.folder / "bootstrap.json"
         start = bootstrap(self.site, self.name, self.namespace, mark=self._mark)
         config.write_bytes(msgspec.json.format(msgspec.json.encode(start), indent=1))
-        command: Sequence[str] = (
-            binary(), "-c", str(config), "--use-dynamic-base-id", "--concurrency", "1", "-l", "warning",
-            "--file-flush-interval-msec", "15", "--parent-shutdown-time-s", "0", *options,
+        command: Sequence[str] = (  # without hot restart, which leaves a file in /dev/shm for each process
+            binary(), "-c", str(config), "--disable-hot-restart", "--concurrency", "1", "-l", "warning",
+            "--file-flush-interval-msec", "15", *options,
         )
         with open(self.site.folder / "stdout", "ab") as stdout, open(self.site.folder / "stderr", "ab") as stderr:
             self._process = await asyncio.create_subprocess_exec(
