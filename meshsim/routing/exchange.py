@@ -92,8 +92,10 @@ class Exchange:
         try:
             path = self.manager.normalize(request.path) if request.method != "CONNECT" else request.path
         except paths.RedirectTo as e:
+            self._look_ahead()
             return self._reply(Local(307, "", "path_normalization_failed"), [("location", e.path)])
         if path is None:
+            self._look_ahead()
             return self.local(replies.BAD_PATH)
         request.path = path
         self.entry.remote = headers.incoming(request, self.downstream, config, self._rng)
@@ -286,6 +288,13 @@ class Exchange:
         entry, request = self.entry, self.request
         entry.method, entry.path, entry.authority, entry.scheme = request.method, request.path, request.authority, request.scheme
         entry.protocol, entry.request_headers = request.version, request.headers
+
+    def _look_ahead(self) -> None:
+        """Find the route of a request that is refused already: its log entry and its answer know it, if the request says how it came."""
+        table = self.manager.table()
+        if table is not None and self.request.first(headers.XFP):
+            self.selected = table.route(self.request, self._rng)
+            self._choose_cluster()
 
     def _choose_cluster(self) -> None:
         """The cluster of the route, which logs name even where a filter then answers."""

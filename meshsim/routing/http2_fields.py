@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from meshsim.routing import http1, replies
 from meshsim.routing.http1 import Rules
-from meshsim.routing.message import Headers, Request, Response
+from meshsim.routing.message import Headers, Request, Response, without
 
 VERSION = "HTTP/2"
 UNKNOWN_FIELD = "http2.invalid.header.field"  # the details of a request whose connection ends for its fields
@@ -49,23 +49,24 @@ def request(fields: Headers, *, ends: bool) -> Request:
     """A request from the fields of its HEADERS; cookies that were split are one again (RFC 9113 8.2.3). Raises Malformed."""
     pseudo: dict[str, str] = {}
     headers: Headers = []
-    cookies: list[str] = []
+    cookies = False
     for field in fields:
         name, value = field
         if name[0] == ":":
-            if name in pseudo or name not in _OF_REQUESTS or headers or cookies:
+            if name in pseudo or name not in _OF_REQUESTS or headers:
                 raise Malformed(name)
             pseudo[name] = value
         elif name == "host":
             pseudo.setdefault(":authority", value)
         elif name == "cookie":
-            cookies.append(value)
+            cookies = True
+            headers.append(field)
         elif name in _FORBIDDEN or (name == "te" and value.lower() != "trailers"):
             raise Malformed(name)
         else:
             headers.append(field)
     if cookies:
-        headers.append(("cookie", "; ".join(cookies)))
+        headers = with_one_cookie(headers)
     method, path, upgrade = pseudo.get(":method", ""), pseudo.get(":path", ""), pseudo.get(":protocol", "")
     if upgrade:  # extended CONNECT (RFC 8441) is to HTTP/2 what an upgrade is to HTTP/1.1
         if method != "CONNECT":
@@ -84,6 +85,16 @@ def request(fields: Headers, *, ends: bool) -> Request:
         ends=ends,
         upgrade=upgrade.lower(),
     )
+
+
+def with_one_cookie(headers: Headers) -> Headers:
+    """Headers as a server reads them: cookies that came in pieces are one again (RFC 9113 8.2.3), and to Envoy an empty one is none."""
+    cookie = ""
+    for name, value in headers:
+        if name == "cookie":
+            cookie = f"{cookie}; {value}" if cookie else value
+    rest = without(headers, "cookie")
+    return [*rest, ("cookie", cookie)] if cookie else rest
 
 
 def refused(request: Request, size: int, rules: Rules) -> str:

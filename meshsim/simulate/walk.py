@@ -442,6 +442,8 @@ class Simulation:
             request.path, request.authority, request.headers = heard.request.path, heard.request.authority, heard.request.headers
             last = not heard.keeps_alive
         request.version = "HTTP/2" if talk.http2 else "HTTP/1.1"
+        if talk.http2:
+            request.headers = http2_fields.with_one_cookie(request.headers)
         if talk.http2 and not http2_fields.readable(request.method, request.path, request.scheme):
             request = http2_fields.unread()
         this = Exchange(manager, downstream, request, self.now)
