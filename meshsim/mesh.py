@@ -24,7 +24,7 @@ from meshsim import cluster, control, kube_system, topology, xds
 from meshsim.cluster import SecretMount
 from meshsim.control.mesh_index import MeshIndex
 from meshsim.deployments import deployed
-from meshsim.errors import MeshsimError, Problem
+from meshsim.errors import MeshsimError, NotSimulated, Problem
 from meshsim.near_misses import NearMiss, near_misses
 from meshsim.network.place import portable
 from meshsim.resources import Documents, Resource, node, recipes
@@ -36,6 +36,8 @@ from meshsim.resources.mesh_config import MeshConfig
 from meshsim.resources.network_policy import Walls, walls
 from meshsim.resources.unmodelled import passed_over
 from meshsim.resources.validation import accepted
+from meshsim.resources.virtual_service import VirtualServiceSpec
+from meshsim.routing.runtime import header_format
 from meshsim.simulate import Call, Secrets, Simulation, Trace
 from meshsim.simulate import World as SimulatedWorld
 from meshsim.simulate.handshake import Certificate
@@ -239,6 +241,9 @@ class Mesh:
 
     @cached_property
     def _index(self) -> MeshIndex:
+        for resource in self.told:
+            if resource.kind == "VirtualService":
+                _know_operators(resource)
         after, self._after = self._after, None
         return control.index(self.told, self.mesh_config, after=after)
 
@@ -316,3 +321,20 @@ def _call(source: str, url: str, method: str, headers: Mapping[str, str], body: 
         return Call.url(source, url, method, tuple(headers.items()), body, port)
     except ValueError as e:
         raise MeshsimError(str(e) if "URL" in str(e) else f"not a URL: {url}") from None
+
+
+def _know_operators(virtual_service: Resource[VirtualServiceSpec]) -> None:
+    """Raise NotSimulated, with the place, for a header value that names an operator nobody knows: Envoy takes no route with one."""
+    for index, rule in enumerate(virtual_service.spec.http):
+        places = [(("headers",), rule.headers), *((("route", n, "headers"), leg.headers) for n, leg in enumerate(rule.route))]
+        for at, headers in places:
+            for side in ("request", "response"):
+                operations = getattr(headers, side) if headers else None
+                for kind in ("set", "add") if operations else ():
+                    for name, value in getattr(operations, kind).items():
+                        try:
+                            if "%" in value:
+                                header_format(value)
+                        except NotSimulated as e:
+                            place = virtual_service.locate("http", index, *at, side, kind, name)
+                            raise NotSimulated(f"header value {value!r}: {e.field}", place) from None

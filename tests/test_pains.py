@@ -14,6 +14,7 @@ import pytest
 
 import meshsim
 from meshsim import analysis
+from meshsim.errors import NotSimulated
 from meshsim.simulate import Call
 from tests.test_bypass import TEAPOT
 from tests.test_pitfalls import (
@@ -530,3 +531,11 @@ async def test_bytes(row: Said) -> None:
         async with asyncio.timeout(5):
             assert await reader.readexactly(len(row.line)) == row.line
         writer.close()
+
+
+def test_an_operator_that_nobody_knows_is_refused_where_it_stands() -> None:
+    rule = "  http:\n  - headers: {request: {set: {x-who: '%WHO%'}}}\n    route: [{destination: {host: a.example}}]\n"
+    entry = "kind: VirtualService\nmetadata: {name: a}\nspec:\n  hosts: [a.example]\n"
+    mesh = meshsim.load("-", stdin=f"apiVersion: networking.istio.io/v1\n{entry}{rule}")
+    with pytest.raises(NotSimulated, match=r"<stdin>:7:\d+: not simulated yet: header value '%WHO%'"):
+        mesh.simulate("sleep", "http://a.example/")

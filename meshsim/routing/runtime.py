@@ -179,11 +179,12 @@ class Runtime:
 
     def substitute(self, value: str, entry: Entry) -> str:
         """A header value with its `%OPERATORS%` replaced."""
-        return _format(value)(entry)
+        return header_format(value)(entry)
 
 
 @lru_cache(maxsize=4096)
-def _format(value: str) -> Callable[[Entry], str]:
+def header_format(value: str) -> Callable[[Entry], str]:
+    """A header value as a text about a request. Raises NotSimulated for an operator that is not known."""
     return access_log.compile_format(
         SubstitutionFormatString(text_format_source=TextFormat(inline_string=value), omit_empty_values=True)
     )
